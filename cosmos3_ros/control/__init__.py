@@ -1,0 +1,1 @@
+"""ActionChunk and joint state to JointCommand, never outside the limits."""

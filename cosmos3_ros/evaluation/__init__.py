@@ -1,0 +1,1 @@
+"""Recordings, metrics and checks that share no code with what they check."""

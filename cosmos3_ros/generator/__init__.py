@@ -1,0 +1,1 @@
+"""Observation and instruction to ActionChunk."""

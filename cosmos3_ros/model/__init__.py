@@ -1,0 +1,1 @@
+"""What Cosmos 3 is: checkpoints, tokens, the two towers, embodiment domains."""

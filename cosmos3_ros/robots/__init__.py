@@ -1,0 +1,1 @@
+"""Robots as data: limits, kinematics, collision capsules, camera slots."""
