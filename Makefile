@@ -1,0 +1,35 @@
+# make demo    build everything and run the demo in simulation; leaves pictures in demo/
+# make test    build everything and run linters, type checks and tests (what CI runs)
+# make setup   only build everything into .venv
+# make clean   remove what was built
+VENV ?= .venv
+PYTHON_BIN := $(VENV)/bin/python
+
+# The ROS wheels put everything under the environment's prefix but set no variable for it.
+export AMENT_PREFIX_PATH ?= $(abspath $(VENV))
+export ROS_DISTRO ?= kilted
+# Machines nearby are not part of a demo or a test.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+DEMO_ARGUMENTS ?= --task pick_place --policy oracle --episodes 1 --seed 1
+
+.PHONY: setup demo test lint types unit clean
+
+setup:
+	@env -u AMENT_PREFIX_PATH VENV=$(VENV) $(if $(filter-out $(abspath $(VENV)),$(AMENT_PREFIX_PATH)),AMENT_PREFIX_PATH=$(AMENT_PREFIX_PATH)) tools/setup_environment.sh
+
+demo: setup
+	$(VENV)/bin/cosmos3 demo $(DEMO_ARGUMENTS)
+
+test: lint types unit
+
+lint: setup
+	$(PYTHON_BIN) -m ruff check .
+
+types: setup
+	$(PYTHON_BIN) -m mypy
+
+unit: setup
+	$(PYTHON_BIN) -m pytest test
+
+clean:
+	rm -rf build install log demo $(VENV)

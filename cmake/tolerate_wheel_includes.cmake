@@ -1,0 +1,35 @@
+# The PyPI wheels of ROS 2 export targets whose include directories name the machine they were built
+# on (/opt/python/...). CMake refuses imported targets with directories that do not exist, so drop
+# those. Does nothing where every directory exists (apt, source builds, RoboStack).
+get_property(imported_targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+foreach(target IN LISTS imported_targets)
+  get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
+  if(directories)
+    set(existing "")
+    foreach(directory IN LISTS directories)
+      if(directory MATCHES "^\\$<" OR EXISTS "${directory}")
+        list(APPEND existing "${directory}")
+      endif()
+    endforeach()
+    set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${existing}")
+  endif()
+endforeach()
+
+# CMake also refuses to export a target whose include directories lie inside the source directory,
+# as numpy's do when the environment is <checkout>/.venv. They matter only while building.
+get_property(built_targets DIRECTORY PROPERTY BUILDSYSTEM_TARGETS)
+foreach(target IN LISTS built_targets)
+  get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
+  if(directories)
+    set(wrapped "")
+    foreach(directory IN LISTS directories)
+      string(FIND "${directory}" "${CMAKE_SOURCE_DIR}/" position)
+      if(position EQUAL 0)
+        list(APPEND wrapped "$<BUILD_INTERFACE:${directory}>")
+      else()
+        list(APPEND wrapped "${directory}")
+      endif()
+    endforeach()
+    set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${wrapped}")
+  endif()
+endforeach()
