@@ -1,0 +1,335 @@
+"""The one base class of all nodes: lifecycle, parameters, diagnostics and failure handling."""
+
+from collections.abc import Callable
+from functools import wraps
+import threading
+import time
+import traceback
+from typing import Any, ClassVar
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from cosmos3_ros.contracts import ContractError
+
+from .diagnostics import Counters, Level, Logs, Report
+from .parameters import Parameter, ParameterTable, ParameterValues
+
+DIAGNOSTICS_PERIOD_S = 1.0
+# How long close() waits for a transition that another thread is in the middle of.
+TRANSITION_WAIT_S = 3.0
+TRANSITION_POLL_S = 0.01
+
+# What people cause (a wrong name, a missing file, a missing library) is told in one line. Anything
+# else is a bug, and a bug needs its traceback.
+_EXPECTED_ERRORS = (ValueError, OSError, ImportError, LookupError)
+
+BASE_TABLE = ParameterTable(
+    Parameter('autostart', bool, False,
+              'Configure and activate at start, for use without a launch file or a lifecycle manager.',
+              read_only=True),
+)
+
+
+class SetupError(RuntimeError):
+    """The node cannot be configured or activated now. The text says why and what to change."""
+
+
+def guarded(callback: Callable[..., Any]) -> Callable[..., None]:
+    """Wrap a subscription or timer callback: an exception is logged and counted, the node lives on."""
+    @wraps(callback)
+    def call(self: 'LifecycleBase', *args: Any) -> None:
+        try:
+            callback(self, *args)
+        except Exception as error:
+            self.report_exception(callback.__name__, error)
+    return call
+
+
+def guarded_when_active(callback: Callable[..., Any]) -> Callable[..., None]:
+    """Like :func:`guarded`, and does nothing while the node is not active."""
+    inner = guarded(callback)
+
+    @wraps(callback)
+    def call(self: 'LifecycleBase', *args: Any) -> None:
+        if self.active:
+            inner(self, *args)
+    return call
+
+
+def guarded_service(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a service callback: an exception becomes the response's message."""
+    @wraps(callback)
+    def call(self: 'LifecycleBase', request: Any, response: Any) -> Any:
+        try:
+            return callback(self, request, response)
+        except Exception as error:
+            self.report_exception(callback.__name__, error)
+            for flag in ('success', 'accepted'):
+                if hasattr(response, flag):
+                    setattr(response, flag, False)
+            response.message = str(error)
+            return response
+    return call
+
+
+class LifecycleBase(LifecycleNode):
+    """A managed node that never dies of bad input.
+
+    A subclass sets ``NAME`` and ``TABLE`` and implements ``setup``, ``warm_up``, ``start``, ``stop``,
+    ``teardown`` and ``diagnose``. ROS entities that ``setup`` or ``start`` creates are destroyed by the
+    base, in whatever partial state they are.
+
+    ``self.values`` holds the parameters, ``self.counters`` what diagnostics count, ``self.logs`` the
+    throttled log, ``self.active`` whether the node is active. Use ``self.data_group`` for streams and
+    ``self.service_group`` for services that must be served while a transition runs.
+    """
+
+    NAME: ClassVar[str] = 'node'
+    TABLE: ClassVar[ParameterTable] = ParameterTable()
+    THREADS: ClassVar[int] = 3
+    """Executor threads: one for transitions, one for data, one for services and diagnostics."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(self.NAME, **kwargs)
+        self.counters = Counters()
+        self.logs = Logs(self.get_logger())
+        self.active = False
+        self.closing = threading.Event()
+        self.data_group = MutuallyExclusiveCallbackGroup()
+        self.service_group = ReentrantCallbackGroup()
+        self._configured = False
+        self._failure = ''
+        self._release_lock = threading.RLock()
+        self._setup_baseline: dict[str, set[int]] = {}
+        self._start_baseline: dict[str, set[int]] = {}
+        self._traced: set[str] = set()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.values: ParameterValues = (BASE_TABLE + self.TABLE).declare(self, self._on_values)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # On the steady clock: a node that waits for /clock must still be able to say so.
+        self.create_timer(
+            DIAGNOSTICS_PERIOD_S, self._publish_diagnostics,
+            callback_group=MutuallyExclusiveCallbackGroup(), clock=self._steady)
+        self._autostart = None
+        if self.values['autostart']:
+            self._autostart = self.create_timer(0.0, self._start_itself, clock=self._steady)
+
+    # What a subclass implements -------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Build everything. An exception fails the transition with its text; the node stays up."""
+
+    def warm_up(self) -> None:
+        """Run the slow first calls, so that the first real one is not slow. Part of configuring."""
+
+    def start(self) -> None:
+        """Begin to work. Must be quick; an exception fails the activation."""
+
+    def stop(self) -> None:
+        """End what ``start`` began. Must tolerate a ``start`` that stopped half-way."""
+
+    def teardown(self) -> None:
+        """Release what ``setup`` took. Must tolerate a ``setup`` that stopped half-way."""
+
+    def diagnose(self, report: Report) -> None:
+        """Add level, messages and values to ``report``; called at 1 Hz while configured."""
+
+    def on_values(self, values: ParameterValues) -> None:
+        """React to changed parameters."""
+
+    # Helpers for subclasses -----------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        """Return the node's clock in nanoseconds (simulated time with ``use_sim_time``)."""
+        return int(self.get_clock().now().nanoseconds)
+
+    @property
+    def steady_clock(self) -> Clock:
+        """The machine's steady clock, for timers that must not follow simulated time."""
+        return self._steady
+
+    @property
+    def state_label(self) -> str:
+        """Lifecycle state, e.g. ``inactive``."""
+        return str(self._state_machine.current_state[1])
+
+    @property
+    def failure(self) -> str:
+        """Why the last transition failed; empty after one that did not."""
+        return self._failure
+
+    def report_exception(self, where: str, error: Exception) -> None:
+        """Log ``error`` throttled and count it. Refused input counts apart from bugs."""
+        if isinstance(error, ContractError):
+            self.counters.add('rejected')
+            self.logs.warn(f'{where}:rejected', f'{where}: {error}')
+            return
+        self.counters.add('exceptions')
+        text = f'{where}: {type(error).__name__}: {error}'
+        if text not in self._traced and len(self._traced) < 100:
+            self._traced.add(text)
+            text += '\n' + ''.join(traceback.format_exception(error)).rstrip()
+        self.logs.error(where, text)
+
+    # Transitions ----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run ``setup`` and ``warm_up``; on failure release everything and stay unconfigured."""
+        begin = time.monotonic()
+        self._setup_baseline = self._entities()
+        if not self._attempt('configure', self.setup, self.warm_up):
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        self._configured = True
+        self.get_logger().info(f'configured in {time.monotonic() - begin:.2f} s')
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run ``start``; on failure stay inactive."""
+        self._start_baseline = self._entities()
+        self.active = True
+        if not self._attempt('activate', self.start):
+            self._halt()
+            return TransitionCallbackReturn.FAILURE
+        self.get_logger().info('active')
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run ``stop``."""
+        self._halt()
+        self.get_logger().info('inactive')
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and release everything."""
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything, so that the node can be configured again."""
+        self._release()
+        return super().on_error(state)
+
+    def close(self) -> None:
+        """Stop and release everything in whatever state the node is. Safe to call twice."""
+        self.closing.set()
+        deadline = time.monotonic() + TRANSITION_WAIT_S
+        while self.state_label not in ('unconfigured', 'inactive', 'active', 'finalized'):
+            if time.monotonic() > deadline:
+                self.get_logger().error(f'still {self.state_label}; releasing what there is')
+                self._release()
+                return
+            time.sleep(TRANSITION_POLL_S)
+        if self.state_label != 'finalized':
+            self.trigger_shutdown()
+
+    def _attempt(self, what: str, *steps: Callable[[], None]) -> bool:
+        self._failure = ''
+        try:
+            for step in steps:
+                if self.closing.is_set():
+                    raise SetupError('the process is shutting down')
+                step()
+        except Exception as error:
+            self._failure = str(error) or type(error).__name__
+            text = f'cannot {what}: {self._failure}'
+            if not isinstance(error, (*_EXPECTED_ERRORS, SetupError)):
+                text += '\n' + ''.join(traceback.format_exception(error)).rstrip()
+            self.get_logger().error(text)
+            return False
+        return True
+
+    def _halt(self) -> None:
+        """Run ``stop`` once and destroy what ``start`` created."""
+        with self._release_lock:
+            if not self.active:
+                return
+            try:
+                self.stop()
+            except Exception as error:
+                self.report_exception('stop', error)
+            self.active = False
+            self._destroy_since(self._start_baseline)
+
+    def _release(self) -> None:
+        """The one teardown path: cleanup, shutdown, error and process exit all end here."""
+        with self._release_lock:
+            self._halt()
+            self._configured = False
+            try:
+                self.teardown()
+            except Exception as error:
+                self.report_exception('teardown', error)
+            if self._setup_baseline:
+                self._destroy_since(self._setup_baseline)
+                self._setup_baseline = {}
+
+    # ROS entities ---------------------------------------------------------------------------
+
+    def _groups(self) -> dict[str, tuple[list[Any], Callable[[Any], Any]]]:
+        return {
+            'timers': (list(self.timers), self.destroy_timer),
+            'subscriptions': (list(self.subscriptions), self.destroy_subscription),
+            'services': (list(self.services), self.destroy_service),
+            'clients': (list(self.clients), self.destroy_client),
+            'publishers': (list(self.publishers), self.destroy_publisher),
+        }
+
+    def _entities(self) -> dict[str, set[int]]:
+        return {name: {id(entity) for entity in entities} for name, (entities, _) in self._groups().items()}
+
+    def _destroy_since(self, baseline: dict[str, set[int]]) -> None:
+        for name, (entities, destroy) in self._groups().items():
+            for entity in entities:
+                if id(entity) not in baseline.get(name, set()):
+                    try:
+                        destroy(entity)
+                    except Exception as error:
+                        self.report_exception(f'destroy {name}', error)
+
+    # Timers ---------------------------------------------------------------------------------
+
+    def _on_values(self, values: ParameterValues) -> None:
+        # Called first from declare(), before the subclass is built.
+        if self._configured:
+            self.on_values(values)
+
+    def _start_itself(self) -> None:
+        if self._autostart is not None:
+            self.destroy_timer(self._autostart)
+            self._autostart = None
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _publish_diagnostics(self) -> None:
+        try:
+            report = Report()
+            report.put(state=self.state_label)
+            if self._failure:
+                report.add(Level.ERROR, self._failure)
+            elif not self._configured:
+                report.add(Level.WARN, f'{self.state_label}')
+            else:
+                self.diagnose(report)
+            report.put(**self.counters.snapshot())
+            if self.counters['exceptions']:
+                report.add(Level.WARN, f'{self.counters["exceptions"]} exceptions in callbacks, see the log')
+            self._diagnostics.publish(report.to_message(
+                stamp=self.get_clock().now().to_msg(),
+                name=self.get_fully_qualified_name().lstrip('/'), hardware_id=self.hardware_id))
+        except Exception as error:
+            self.report_exception('diagnostics', error)
+
+    @property
+    def hardware_id(self) -> str:
+        """What /diagnostics names as hardware: the robot where there is one."""
+        return str(self.values['robot']) if 'robot' in self.values else ''
