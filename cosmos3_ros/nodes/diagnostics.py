@@ -64,6 +64,7 @@ class Counters:
             return self._counts[name]
 
     def __getitem__(self, name: str) -> int:
+        """Return the sum of ``name``, 0 if it was never counted."""
         return self._counts.get(name, 0)
 
     def snapshot(self) -> dict[str, int]:
@@ -88,6 +89,7 @@ class Window:
             self._values.append(value)
 
     def __len__(self) -> int:
+        """Return how many values are kept."""
         return len(self._values)
 
     def percentile(self, percent: float) -> float:

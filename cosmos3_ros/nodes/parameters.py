@@ -1,5 +1,6 @@
 """Parameters of a node, declared once: one table gives types, ranges, units, help text and checks."""
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import math
@@ -16,6 +17,11 @@ Check = Callable[[Mapping[str, Any]], str | None]
 _SCALARS: tuple[Kind, ...] = (bool, int, float, str)
 _LISTS: dict[Kind, type] = {list[str]: str, list[float]: float, list[int]: int}
 _INT64_MAX = 2**63 - 1
+
+
+def _plain(value: Any) -> Any:
+    """Return rclpy's arrays and tuples as lists."""
+    return list(value) if isinstance(value, array | tuple) else value
 
 
 class ParameterError(ValueError):
@@ -48,7 +54,8 @@ class Parameter:
     def __post_init__(self) -> None:
         """Refuse a table row that contradicts itself."""
         if self.kind not in _SCALARS and self.kind not in _LISTS:
-            raise ParameterError(f'{self.name}: kind {self.kind} is not one of bool, int, float, str and lists')
+            raise ParameterError(
+                f'{self.name}: kind {self.kind} is not one of bool, int, float, str, and lists of them')
         self.check(self.default)
 
     @property
@@ -67,25 +74,28 @@ class Parameter:
         element = _LISTS.get(self.kind)
         if element is None:
             return self._check_one(value, self.kind)
-        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) and not hasattr(value, 'tolist'):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
             raise ParameterError(f'{self.name}: {value!r} arrived, {self.kind_name} is allowed')
         items = [item for item in value if item != ''] if element is str else list(value)
         return [self._check_one(item, element) for item in items]
 
-    def _check_one(self, value: Any, kind: Kind) -> Any:
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):  # type: ignore[arg-type]
+    def _check_one(self, given: Any, kind: Kind) -> Any:
+        value: Any = float(given) if kind is float and type(given) is int else given
+        # By identity of the type: True is an int to isinstance(), but not to a reader.
+        if type(value) is not kind:
             raise ParameterError(f'{self.name}: {value!r} arrived, {self.kind_name} is allowed')
-        if kind is float and math.isnan(value):
+        if isinstance(value, float) and math.isnan(value):
             raise ParameterError(f'{self.name}: nan arrived, a number is allowed')
-        if self.range is not None and not self.range[0] <= value <= self.range[1]:
-            unit = f' {self.unit}' if self.unit else ''
-            raise ParameterError(
-                f'{self.name}: {value}{unit} arrived, {self.range[0]:g} to {self.range[1]:g}{unit} is allowed')
+        self._check_range(value)
         if self.choices and value not in self.choices:
             raise ParameterError(f'{self.name}: {value!r} arrived, allowed are: {", ".join(self.choices)}')
         return value
+
+    def _check_range(self, value: Any) -> None:
+        if self.range is not None and not self.range[0] <= value <= self.range[1]:
+            unit = f' {self.unit}' if self.unit else ''
+            allowed = f'{self.range[0]:g} to {self.range[1]:g}{unit}'
+            raise ParameterError(f'{self.name}: {value}{unit} arrived, {allowed} is allowed')
 
     def descriptor(self) -> ParameterDescriptor:
         """Return the ROS descriptor, so that ``ros2 param describe`` tells what the table tells."""
@@ -113,12 +123,15 @@ class ParameterValues(Mapping[str, Any]):
         self._values = dict(values)
 
     def __getitem__(self, name: str) -> Any:
+        """Return the present value of ``name``."""
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
         return iter(self._values)
 
     def __len__(self) -> int:
+        """Return the number of parameters."""
         return len(self._values)
 
     def _replace(self, values: Mapping[str, Any]) -> None:
@@ -142,6 +155,7 @@ class ParameterTable:
         self._check = check
 
     def __iter__(self) -> Iterator[Parameter]:
+        """Iterate over the rows."""
         return iter(self._rows.values())
 
     def __add__(self, other: 'ParameterTable') -> 'ParameterTable':
@@ -179,14 +193,14 @@ class ParameterTable:
         for row in self:
             default = [''] if row.kind in _LISTS and not row.default else row.default
             try:
-                given[row.name] = node.declare_parameter(row.name, default, row.descriptor()).value
+                given[row.name] = _plain(node.declare_parameter(row.name, default, row.descriptor()).value)
             except Exception as error:
                 # rclpy raises a different class for each of type, range and parse errors.
                 raise ParameterError(f'{row.name}: {error}') from error
         values = ParameterValues(self.check(given))
 
         def on_set(parameters: list[RosParameter[Any]]) -> SetParametersResult:
-            news = {p.name: p.value for p in parameters if p.name in self._rows}
+            news = {p.name: _plain(p.value) for p in parameters if p.name in self._rows}
             try:
                 self.check({**values, **news})
             except ParameterError as error:
@@ -194,7 +208,7 @@ class ParameterTable:
             return SetParametersResult(successful=True)
 
         def after_set(parameters: list[RosParameter[Any]]) -> None:
-            news = {p.name: p.value for p in parameters if p.name in self._rows}
+            news = {p.name: _plain(p.value) for p in parameters if p.name in self._rows}
             if news:
                 values._replace(self.check({**values, **news}))
                 if changed is not None:

@@ -101,5 +101,6 @@ def default_profile(stream: str) -> QoSProfile:
 
 def qos_profile(values: Mapping[str, Any], stream: str) -> QoSProfile:
     """Return the profile of ``stream`` from a node's parameter values."""
+    prefix = f'qos.{stream}'
     return make_profile(
-        values[f'qos.{stream}.reliability'], values[f'qos.{stream}.depth'], values[f'qos.{stream}.durability'])
+        values[f'{prefix}.reliability'], values[f'{prefix}.depth'], values[f'{prefix}.durability'])
