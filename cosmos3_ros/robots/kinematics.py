@@ -1,0 +1,152 @@
+"""Forward kinematics and Jacobians of a serial arm, batched over configurations."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RobotError
+
+FloatArray = NDArray[np.float64]
+
+
+def rotation_rpy(rpy: FloatArray) -> FloatArray:
+    """Return the rotation matrix of fixed-axis roll, pitch, yaw (URDF): Rz(yaw) Ry(pitch) Rx(roll)."""
+    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
+    return np.array([
+        [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+        [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+        [-sp, cp * sr, cp * cr],
+    ])
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedPoint:
+    """A point whose speed is limited.
+
+    :param name: E.g. ``tool``.
+    :param link: Index of the link it rides on; 0 is the base, i follows joint i.
+    :param xyz_m: Position in that link's frame, shape (3,).
+    """
+
+    name: str
+    link: int
+    xyz_m: FloatArray
+
+
+class Kinematics:
+    """A chain of N revolute joints: each a fixed transform from its parent, then a turn about z.
+
+    This form holds both modified Denavit-Hartenberg parameters (Craig, "Introduction to Robotics",
+    ch. 3: Rx(alpha) Tx(a) Tz(d), then Rz(theta)) and URDF origins (xyz, rpy). L = N + 1 links.
+
+    :param joint_xyz_m: Shape (N, 3), origin of joint i in the frame of link i - 1.
+    :param joint_rpy_rad: Shape (N, 3), its fixed-axis roll, pitch, yaw.
+    :param tool_xyz_m: Shape (3,), tool frame in the last link.
+    :param tool_rpy_rad: Shape (3,).
+    :param points: The speed-limited points.
+    """
+
+    def __init__(
+        self,
+        joint_xyz_m: FloatArray,
+        joint_rpy_rad: FloatArray,
+        tool_xyz_m: FloatArray,
+        tool_rpy_rad: FloatArray,
+        points: tuple[SpeedPoint, ...],
+    ) -> None:
+        xyz = np.array(joint_xyz_m, dtype=np.float64)
+        if xyz.ndim != 2 or xyz.shape[1] != 3 or len(xyz) == 0 or np.shape(joint_rpy_rad) != xyz.shape:
+            raise RobotError(
+                f'kinematics: joint origins of shape {xyz.shape} and {np.shape(joint_rpy_rad)} arrived, '
+                '(N, 3) each is needed')
+        for point in points:
+            if not 0 <= point.link <= len(xyz):
+                raise RobotError(
+                    f'kinematics: the point {point.name!r} rides on link {point.link}, '
+                    f'0 to {len(xyz)} is allowed')
+        self.joint_count = len(xyz)
+        self.link_count = self.joint_count + 1
+        # Column block [R | xyz]: one matrix product per joint serves rotation and position.
+        self._offset = np.stack([
+            np.column_stack([rotation_rpy(rpy), p])
+            for rpy, p in zip(np.asarray(joint_rpy_rad, dtype=np.float64), xyz, strict=True)
+        ])
+        self._tool = np.column_stack([rotation_rpy(np.asarray(tool_rpy_rad)), np.asarray(tool_xyz_m)])
+        self.points_on_links = points
+        self.point_names = tuple(point.name for point in points)
+        for array in (self._offset, self._tool):
+            array.setflags(write=False)
+
+    def chain(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return link frames in the layout that the fast paths use.
+
+        :param q: Shape (K, N), radians.
+        :return: R (L, 3 rows, K, 3 columns) and p (L, 3, K).
+        """
+        K = len(q)
+        c, s = np.cos(q).T, np.sin(q).T
+        R = np.empty((self.link_count, 3, K, 3))
+        p = np.empty((self.link_count, 3, K))
+        R[0] = np.eye(3)[:, None, :]
+        p[0] = 0.0
+        for i in range(self.joint_count):
+            G = (R[i].reshape(3 * K, 3) @ self._offset[i]).reshape(3, K, 4)
+            x, y = G[..., 0], G[..., 1]
+            R[i + 1, ..., 0] = x * c[i] + y * s[i]
+            R[i + 1, ..., 1] = y * c[i] - x * s[i]
+            R[i + 1, ..., 2] = G[..., 2]
+            np.add(p[i], G[..., 3], out=p[i + 1])
+        return R, p
+
+    def forward(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the frames of base and every link in the base frame.
+
+        :param q: Shape (..., N), radians.
+        :return: R (..., L, 3, 3) and p (..., L, 3) in metres.
+        :raises RobotError: The last axis of ``q`` is not N.
+        """
+        flat, batch = self._flatten(q)
+        R, p = self.chain(flat)
+        return (R.transpose(2, 0, 1, 3).reshape(*batch, self.link_count, 3, 3),
+                p.transpose(2, 0, 1).reshape(*batch, self.link_count, 3))
+
+    def tool_pose(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the tool frame, R (..., 3, 3) and p (..., 3), at ``q`` (..., N)."""
+        R, p = self.forward(q)
+        R, p = R[..., -1, :, :], p[..., -1, :]
+        return R @ self._tool[:, :3], p + R @ self._tool[:, 3]
+
+    def points(self, q: FloatArray) -> FloatArray:
+        """Return the speed-limited points (..., P, 3) in metres, in the order of ``point_names``."""
+        flat, batch = self._flatten(q)
+        R, p = self.chain(flat)
+        out = np.empty((len(flat), len(self.points_on_links), 3))
+        for k, point in enumerate(self.points_on_links):
+            out[:, k] = (p[point.link] + R[point.link] @ point.xyz_m).T
+        return out.reshape(*batch, len(self.points_on_links), 3)
+
+    def jacobian(self, q: FloatArray, point: str) -> FloatArray:
+        """Return the translational geometric Jacobian of a point: column i is z_i x (p - o_i).
+
+        :param q: Shape (..., N), radians.
+        :param point: One of ``point_names``.
+        :return: Shape (..., 3, N), metres per radian.
+        :raises RobotError: Unknown point.
+        """
+        if point not in self.point_names:
+            raise RobotError(f'{point!r} is no point of this robot; it has: {", ".join(self.point_names)}')
+        spot = self.points_on_links[self.point_names.index(point)]
+        R, p = self.forward(q)
+        J = np.zeros((*R.shape[:-3], 3, self.joint_count))
+        n = spot.link
+        tip = p[..., n, :] + R[..., n, :, :] @ spot.xyz_m
+        arm = tip[..., None, :] - p[..., 1:n + 1, :]
+        J[..., :n] = np.swapaxes(np.cross(R[..., 1:n + 1, :, 2], arm), -1, -2)
+        return J
+
+    def _flatten(self, q: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
+        q = np.asarray(q, dtype=np.float64)
+        if q.ndim == 0 or q.shape[-1] != self.joint_count:
+            raise RobotError(f'q: shape {q.shape} arrived, (..., {self.joint_count}) is needed')
+        return q.reshape(-1, self.joint_count), q.shape[:-1]

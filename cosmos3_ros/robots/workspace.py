@@ -1,0 +1,71 @@
+"""Where the moving links may be: a box, a table and further planes, in the base frame."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts.arrays import check_names, frozen_array
+from .errors import RobotError
+
+FloatArray = NDArray[np.float64]
+BOX_FACES = ('box_x_lower', 'box_y_lower', 'box_z_lower', 'box_x_upper', 'box_y_upper', 'box_z_upper')
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workspace:
+    """Half-spaces that every moving capsule must stay in.
+
+    A point x is inside a plane where ``normal . x >= offset``. The six faces of the box come first.
+
+    :param lower_m: Shape (3,), lowest corner of the box in the base frame.
+    :param upper_m: Shape (3,), highest corner.
+    :param plane_names: P names; ``table`` is the one that the profile's table distance applies to.
+    :param normals: Shape (P, 3), pointing inside, of length one.
+    :param offsets_m: Shape (P,).
+    """
+
+    lower_m: FloatArray
+    upper_m: FloatArray
+    plane_names: tuple[str, ...]
+    normals: FloatArray
+    offsets_m: FloatArray
+    names: tuple[str, ...] = field(init=False)
+    _all_normals: FloatArray = field(init=False)
+    _all_offsets: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check shapes and order, freeze the arrays."""
+        lower = frozen_array('lower_m', self.lower_m, shape=(3,))
+        upper = frozen_array('upper_m', self.upper_m, shape=(3,))
+        if (lower >= upper).any():
+            raise RobotError(f'workspace: the box {lower.tolist()} to {upper.tolist()} is empty')
+        count = len(self.plane_names)
+        normals = frozen_array('normals', np.reshape(self.normals, (-1, 3)), shape=(count, 3))
+        offsets = frozen_array('offsets_m', self.offsets_m, shape=(count,))
+        if (np.abs(np.linalg.norm(normals, axis=1) - 1.0) > 1e-6).any():
+            raise RobotError('workspace: a plane normal must have length one')
+        names = check_names('workspace names', (*BOX_FACES, *self.plane_names))
+        for key, value in (
+            ('lower_m', lower), ('upper_m', upper), ('normals', normals), ('offsets_m', offsets), ('names', names),
+            ('_all_normals', frozen_array('normals', np.vstack([np.eye(3), -np.eye(3), normals]),
+                                          shape=(6 + count, 3))),
+            ('_all_offsets', frozen_array('offsets', np.concatenate([lower, -upper, offsets]),
+                                          shape=(6 + count,))),
+        ):
+            object.__setattr__(self, key, value)
+
+    def clearances(self, a: FloatArray, b: FloatArray, radius: FloatArray) -> FloatArray:
+        """Return the signed clearance of every capsule from every plane.
+
+        :param a: Shape (K, C, 3), one end of each segment, metres.
+        :param b: Shape (K, C, 3), the other end.
+        :param radius: Shape (C,), metres.
+        :return: Shape (K, C, n), metres, n as in ``names``; negative is outside.
+        """
+        lowest = np.minimum(a @ self._all_normals.T, b @ self._all_normals.T)
+        return lowest - self._all_offsets - radius[:, None]
+
+    def distances(self, a: FloatArray, b: FloatArray, radius: FloatArray) -> FloatArray:
+        """Return the same for the capsule that comes closest, (K, n)."""
+        return self.clearances(a, b, radius).min(axis=1)
