@@ -1,0 +1,161 @@
+"""The control thread: absolute deadlines on the grid of the sample times."""
+
+from collections.abc import Callable
+import gc
+import os
+import threading
+import time
+from typing import Any
+
+from .clock import ControlClock
+from .diagnostics import Window
+
+# Lateness and tick times are kept for this many ticks, 10 s at 500 Hz.
+WINDOW = 5000
+# The collector is off in the loop; young objects are collected in its slack instead, because rclpy
+# leaves cycles behind with every message. Everything older is frozen before the loop starts.
+COLLECT_EVERY = 50
+COLLECT_SLACK_NS = 700_000
+JOIN_TIMEOUT_S = 2.0
+NOT_READY_SLEEP_S = 0.005
+
+
+class ControlLoop:
+    """Calls ``tick(sample_time_ns)`` once per grid point of the node's clock.
+
+    ``tick`` gets the grid point, not the instant of waking, so jitter of the machine does not reach
+    the samples. After a stall the missed points are passed over and counted.
+
+    :param clock: Maps the monotonic clock to the node's clock.
+    :param period_ns: Grid spacing.
+    :param tick: Called in the loop's thread; an exception goes to ``on_error`` and the loop goes on.
+    :param on_overrun: Called with the number of points missed because this machine was late.
+    :param on_jump: Called with the nanoseconds by which the node's clock jumped.
+    :param on_error: Called with what ``tick`` raised.
+    :param logger: The node's logger.
+    :param priority: SCHED_FIFO priority 1..99, or 0 for the normal scheduler.
+    :param cpus: Processors to run on; empty for any.
+    """
+
+    def __init__(
+        self,
+        clock: ControlClock,
+        period_ns: int,
+        tick: Callable[[int], None],
+        *,
+        on_overrun: Callable[[int], None],
+        on_jump: Callable[[int], None],
+        on_error: Callable[[Exception], None],
+        logger: Any,
+        priority: int = 0,
+        cpus: tuple[int, ...] = (),
+    ) -> None:
+        self._clock = clock
+        self._period_ns = period_ns
+        self._tick = tick
+        self._on_overrun = on_overrun
+        self._on_jump = on_jump
+        self._on_error = on_error
+        self._logger = logger
+        self._priority = priority
+        self._cpus = cpus
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.ticks = 0
+        self.overruns = 0
+        self.clock_steps = 0
+        """Grid points passed over because the clock stepped, not because the machine was late."""
+        self.real_time = False
+        self.lateness_us = Window(WINDOW)
+        self.tick_us = Window(WINDOW)
+        self._started_ns = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stopping.clear()
+        self._started_ns = time.monotonic_ns()
+        self._thread = threading.Thread(target=self._run, name='control', daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Tolerates a loop that never started."""
+        self._stopping.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_TIMEOUT_S)
+            if thread.is_alive():
+                self._logger.error('the control thread does not end')
+        self._thread = None
+
+    def rate_hz(self) -> float:
+        """Return ticks per real second since the start."""
+        elapsed = (time.monotonic_ns() - self._started_ns) * 1e-9
+        return self.ticks / elapsed if elapsed > 0.0 else 0.0
+
+    def _become_real_time(self) -> None:
+        if self._cpus:
+            try:
+                os.sched_setaffinity(0, self._cpus)
+            except (OSError, ValueError) as error:
+                self._logger.warning(f'cpu_affinity {list(self._cpus)} not taken: {error}')
+        if self._priority:
+            try:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
+                self.real_time = True
+            except PermissionError:
+                self._logger.warning(
+                    f'SCHED_FIFO priority {self._priority} is not permitted: the control thread runs at '
+                    "normal priority. Allow it with 'ulimit -r' (limits.conf: rtprio) or set rt_priority to 0.")
+            except OSError as error:
+                self._logger.warning(f'SCHED_FIFO priority {self._priority} not taken: {error}')
+
+    def _run(self) -> None:
+        self._become_real_time()
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            self._loop()
+        finally:
+            gc.unfreeze()
+            if collecting:
+                gc.enable()
+
+    def _loop(self) -> None:
+        clock, period = self._clock, self._period_ns
+        while not clock.ready:
+            if self._stopping.wait(NOT_READY_SLEEP_S):
+                return
+        target = (clock.now_ns(time.monotonic_ns()) // period + 1) * period
+        awake_at = time.monotonic_ns()
+        while not self._stopping.is_set():
+            jump = clock.take_jump()
+            if jump:
+                self._on_jump(jump)
+            begin = time.monotonic_ns()
+            wait = clock.wait_ns(target, begin)
+            if wait > 0:
+                awake_at = begin + wait
+                time.sleep(wait * 1e-9)
+                continue
+            late = clock.now_ns(begin) - target
+            missed = late // period
+            if missed > 0:
+                target += missed * period
+                if begin - awake_at > period:
+                    self.overruns += missed
+                    self._on_overrun(missed)
+                else:
+                    self.clock_steps += missed
+            try:
+                self._tick(target)
+            except Exception as error:
+                self._on_error(error)
+            self.ticks += 1
+            end = time.monotonic_ns()
+            self.lateness_us.add(late * 1e-3)
+            self.tick_us.add((end - begin) * 1e-3)
+            target += period
+            if self.ticks % COLLECT_EVERY == 0 and clock.wait_ns(target, end) > COLLECT_SLACK_NS:
+                gc.collect(1 if self.ticks % (COLLECT_EVERY * 20) == 0 else 0)
