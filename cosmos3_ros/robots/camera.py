@@ -49,4 +49,5 @@ class CameraSlot:
         if self.name not in SLOTS:
             raise RobotError(f'camera slot {self.name!r} arrived, {", ".join(SLOTS)} are allowed')
         if self.mount.parent not in ('base', 'tool'):
-            raise RobotError(f'camera {self.name}: parent {self.mount.parent!r} arrived, base or tool is allowed')
+            raise RobotError(
+                f'camera {self.name}: parent {self.mount.parent!r} arrived, base or tool is allowed')

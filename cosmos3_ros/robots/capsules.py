@@ -64,35 +64,24 @@ class CapsuleModel:
             (i, j) for i in range(len(names)) for j in range(i + 1, len(names))
             if self.links[i] != self.links[j] and frozenset((names[i], names[j])) not in excluded)
         self.pair_names = tuple(f'{names[i]}/{names[j]}' for i, j in self.pairs)
-        self._first = np.array([i for i, _ in self.pairs], dtype=np.intp)
-        self._second = np.array([j for _, j in self.pairs], dtype=np.intp)
-        self._radius_sum = self.radius[self._first] + self.radius[self._second]
-        # Columns per link: start points, then directions, of its capsules; padded to equal width.
-        width = max(np.bincount(self.links))
-        self._local = np.zeros((kinematics.link_count, 3, 2 * width))
-        self._column = np.empty(len(capsules), dtype=np.intp)
+        # Rows per link: start points (homogeneous 1) and directions (0) of its capsules, padded.
+        width = 2 * int(np.bincount(self.links).max())
+        self._local = np.zeros((kinematics.link_count, width, 4))
+        starts = np.empty(len(capsules), dtype=np.intp)
         used = [0] * kinematics.link_count
         for k, capsule in enumerate(capsules):
-            column = used[capsule.link]
-            used[capsule.link] += 1
-            self._column[k] = column
-            self._local[capsule.link, :, column] = capsule.start_m
-            self._local[capsule.link, :, width + column] = np.subtract(capsule.end_m, capsule.start_m)
-        self._width = width
-        for array in (self.links, self.radius, self.moving, self._first, self._second,
-                      self._radius_sum, self._local, self._column):
+            row = used[capsule.link]
+            used[capsule.link] += 2
+            self._local[capsule.link, row] = [*capsule.start_m, 1.0]
+            self._local[capsule.link, row + 1, :3] = np.subtract(capsule.end_m, capsule.start_m)
+            starts[k] = capsule.link * width + row
+        self._all_rows = np.concatenate([starts, starts + 1])
+        i, j = np.array(self.pairs, dtype=np.intp).reshape(-1, 2).T
+        self._pair_rows = np.concatenate([starts[i], starts[i] + 1, starts[j], starts[j] + 1])
+        self._radius_sum = self.radius[i] + self.radius[j]
+        for array in (self.links, self.radius, self.moving, self._radius_sum, self._local, self._all_rows,
+                      self._pair_rows):
             array.setflags(write=False)
-
-    def segments(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return start points and directions, each (C, 3, K) in metres, at ``q`` (K, N)."""
-        q = np.asarray(q, dtype=np.float64)
-        if q.ndim != 2 or q.shape[1] != self._kinematics.joint_count:
-            raise RobotError(f'q: shape {q.shape} arrived, (K, {self._kinematics.joint_count}) is needed')
-        R, p = self._kinematics.chain(q)
-        L, _, K, _ = R.shape
-        world = (R.reshape(L, 3 * K, 3) @ self._local).reshape(L, 3, K, 2 * self._width)
-        start = world[self.links, :, :, self._column] + p[self.links]
-        return start, world[self.links, :, :, self._width + self._column]
 
     def capsules(self, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return both ends and the radii of all capsules.
@@ -100,18 +89,38 @@ class CapsuleModel:
         :param q: Shape (K, N), radians.
         :return: a (K, C, 3), b (K, C, 3), radius (C,), metres.
         """
-        start, direction = self.segments(q)
-        return start.transpose(2, 0, 1), (start + direction).transpose(2, 0, 1), self.radius
+        return self._ends(self._world(q))
 
     def distances(self, q: FloatArray) -> FloatArray:
         """Return the signed surface distance of every pair, (K, pairs) in metres, at ``q`` (K, N).
 
         Negative means that the capsules overlap.
         """
-        return self.pair_distances(*self.segments(q))
+        return self._pair_distances(self._world(q))
 
-    def pair_distances(self, start: FloatArray, direction: FloatArray) -> FloatArray:
-        """Return the same from ``segments``, for callers that need those anyway."""
-        i, j = self._first, self._second
-        gap = segment_distances(start[i], direction[i], start[j], direction[j])
-        return gap.T - self._radius_sum
+    def distances_and_capsules(
+        self, q: FloatArray,
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return ``distances`` and ``capsules`` (distances, a, b, radius) for one walk along the arm."""
+        world = self._world(q)
+        return (self._pair_distances(world), *self._ends(world))
+
+    def _world(self, q: FloatArray) -> FloatArray:
+        # Rows of (3 K) numbers: world starts and directions of the capsules, link by link.
+        q = np.asarray(q, dtype=np.float64)
+        if q.ndim != 2 or q.shape[1] != self._kinematics.joint_count:
+            raise RobotError(f'q: shape {q.shape} arrived, (K, {self._kinematics.joint_count}) is needed')
+        F = self._kinematics.chain(q)
+        world: FloatArray = np.matmul(self._local, F.reshape(len(F), -1, 4).transpose(0, 2, 1))
+        return world.reshape(-1, 3 * len(q))
+
+    def _ends(self, world: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        both = world.take(self._all_rows, axis=0).reshape(2, len(self.radius), 3, -1)
+        both[1] += both[0]
+        return both[0].transpose(2, 0, 1), both[1].transpose(2, 0, 1), self.radius
+
+    def _pair_distances(self, world: FloatArray) -> FloatArray:
+        parts = world.take(self._pair_rows, axis=0).reshape(4, len(self.pairs), 3, -1)
+        gap = segment_distances(parts[0], parts[1], parts[2], parts[3])
+        distances: FloatArray = gap.T - self._radius_sum
+        return distances

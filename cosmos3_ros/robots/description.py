@@ -106,7 +106,8 @@ def _parse_joints(
         envelope = VelocityEnvelope(upper[0], upper[1], upper[2], lower[0], lower[1], lower[2])
     lower_rad, upper_rad = np.array(bounds).T
     limits = JointLimits(
-        checked, lower_rad, upper_rad, *(np.array(values[key]) for key in LIMIT_KEYS), envelope=envelope)
+        checked, lower_rad, upper_rad, envelope=envelope,
+        **{key: np.array(column) for key, column in values.items()})
     return checked, limits, np.array(xyz), np.array(rpy)
 
 

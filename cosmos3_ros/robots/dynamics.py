@@ -68,30 +68,46 @@ class RigidBodyDynamics:
         :return: Shape (..., N), N m.
         """
         q = np.asarray(q, dtype=np.float64)
-        R, p = self._kinematics.forward(q)
-        R, p = R[..., 1:, :, :], p[..., 1:, :]
-        z = R[..., 2]
-        zv = z * np.asarray(v, dtype=np.float64)[..., None]
-        omega = np.cumsum(zv, axis=-2)
-        # d/dt (z v) = z a + omega x z v; the joint's own turn does not change its axis.
-        alpha = np.cumsum(z * np.asarray(a, dtype=np.float64)[..., None] + _cross(omega, zv), axis=-2)
+        n = len(self.mass_kg)
+        if q.shape[-1:] != (n,) or np.shape(v) != q.shape or np.shape(a) != q.shape:
+            raise RobotError(
+                f'effort: shapes {q.shape}, {np.shape(v)}, {np.shape(a)} arrived, (..., {n}) each is needed')
+        F = self._kinematics.chain(q.reshape(-1, n))[1:]
+        K = F.shape[2]
+        # Vectors have the shape (5, ..., N, K): components x, y, z, x, y (see _cross).
+        axes = F.transpose(3, 1, 0, 2)
+        z, o = _extend(axes[2]), _extend(axes[3])
+        zv = z * np.asarray(v, dtype=np.float64).reshape(K, n).T
+        za = z[:3] * np.asarray(a, dtype=np.float64).reshape(K, n).T
+        omega = zv.cumsum(axis=1)
+        # d/dt (z v) = z a + omega x z v; a joint's own turn does not change its axis.
+        alpha = _extend((za + _cross(omega, zv)).cumsum(axis=1))
+        # Points on link i, seen from its joint: the next joint (none after the last) and the mass.
+        arm = np.empty((5, 2, n, K))
+        arm[:, 0, :-1] = o[:, 1:] - o[:, :-1]
+        arm[:, 0, -1] = 0.0
+        com = np.matmul(F[..., :3].reshape(n, 3 * K, 3), self.com_m[:, :, None]).reshape(n, 3, K)
+        arm[:3, 1] = com.transpose(1, 0, 2)
+        arm[3:, 1] = arm[:2, 1]
+        w, dw = omega[:, None], alpha[:, None]
+        lever = _cross(dw, arm) + _cross(w, _extend(_cross(w, arm)))
         # The origin of joint i rides on link i - 1; joint 1's stands still. Gravity acts as -g.
-        origin = np.empty_like(p)
-        origin[..., 0, :] = -self.gravity_m_s2
-        step = np.diff(p, axis=-2)
-        w, dw = omega[..., :-1, :], alpha[..., :-1, :]
-        origin[..., 1:, :] = _cross(dw, step) + _cross(w, _cross(w, step))
-        origin = np.cumsum(origin, axis=-2)
-        r = (R @ self.com_m[..., None])[..., 0]
-        force = self.mass_kg[:, None] * (origin + _cross(alpha, r) + _cross(omega, _cross(omega, r)))
-        inertia = R @ self.inertia_kg_m2 @ np.swapaxes(R, -1, -2)
-        spin = (inertia @ omega[..., None])[..., 0]
-        moment = (inertia @ alpha[..., None])[..., 0] + _cross(omega, spin) + _cross(p + r, force)
-        # What joint i carries is the sum over links i..N; moments are moved from the base to o_i.
-        force = np.flip(np.cumsum(np.flip(force, -2), axis=-2), -2)
-        moment = np.flip(np.cumsum(np.flip(moment, -2), axis=-2), -2)
-        result: FloatArray = np.einsum('...i,...i->...', z, moment - _cross(p, force))
-        return result
+        origin = np.empty((3, n, K))
+        origin[:, 0] = -self.gravity_m_s2[:, None]
+        origin[:, 1:] = lever[:, 0, :-1]
+        force = (origin.cumsum(axis=1) + lever[:, 1]) * self.mass_kg[:, None]
+        # Euler's equation with the inertia in the link's own axes.
+        turning = np.stack([omega[:3], alpha[:3]])
+        local = np.einsum('nakb,sank->nbsk', F[..., :3], turning).reshape(n, 3, 2 * K)
+        inertial = np.matmul(self.inertia_kg_m2, local).reshape(n, 3, 2, K)
+        spin, change = np.einsum('nakb,nbsk->sank', F[..., :3], inertial)
+        force = _extend(force)
+        moment = change + _cross(omega, _extend(spin)) + _cross(o + arm[:, 1], force)
+        # Joint i carries links i..N; moments are moved from the base to its origin.
+        force = force[:, ::-1].cumsum(axis=1)[:, ::-1]
+        moment = moment[:, ::-1].cumsum(axis=1)[:, ::-1]
+        result: FloatArray = np.einsum('ink,ink->kn', z[:3], moment - _cross(o, force))
+        return result.reshape(q.shape)
 
     def gravity(self, q: FloatArray) -> FloatArray:
         """Return the efforts that hold the arm still at ``q`` (..., N), N m."""
@@ -112,8 +128,10 @@ def _check(body: RigidBody, n: int) -> None:
             'positive ones are needed')
 
 
+def _extend(x: FloatArray) -> FloatArray:
+    return np.concatenate((x[:3], x[:2]))
+
+
 def _cross(x: FloatArray, y: FloatArray) -> FloatArray:
-    # numpy.cross moves axes about; for small arrays that costs more than the products.
-    x0, x1, x2 = x[..., 0], x[..., 1], x[..., 2]
-    y0, y1, y2 = y[..., 0], y[..., 1], y[..., 2]
-    return np.stack([x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0], axis=-1)
+    # Components x, y, z, x, y along the first axis make the cyclic permutations plain slices.
+    return x[1:4] * y[2:5] - x[2:5] * y[1:4]

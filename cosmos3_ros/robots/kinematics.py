@@ -67,37 +67,36 @@ class Kinematics:
                     f'0 to {len(xyz)} is allowed')
         self.joint_count = len(xyz)
         self.link_count = self.joint_count + 1
-        # Column block [R | xyz]: one matrix product per joint serves rotation and position.
         self._offset = np.stack([
-            np.column_stack([rotation_rpy(rpy), p])
+            _homogeneous(rotation_rpy(rpy), p)
             for rpy, p in zip(np.asarray(joint_rpy_rad, dtype=np.float64), xyz, strict=True)
         ])
-        self._tool = np.column_stack([rotation_rpy(np.asarray(tool_rpy_rad)), np.asarray(tool_xyz_m)])
+        self._tool = _homogeneous(
+            rotation_rpy(np.asarray(tool_rpy_rad, dtype=np.float64)),
+            np.asarray(tool_xyz_m, dtype=np.float64))
         self.points_on_links = points
         self.point_names = tuple(point.name for point in points)
-        for array in (self._offset, self._tool):
+        self._spots = np.array([[*point.xyz_m, 1.0] for point in points]).reshape(-1, 4)
+        for array in (self._offset, self._tool, self._spots):
             array.setflags(write=False)
 
-    def chain(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return link frames in the layout that the fast paths use.
+    def chain(self, q: FloatArray) -> FloatArray:
+        """Return the frames of base and every link in the layout that the fast paths use.
 
         :param q: Shape (K, N), radians.
-        :return: R (L, 3 rows, K, 3 columns) and p (L, 3, K).
+        :return: Shape (L, 3, K, 4): row r of [R | p] of link l at configuration k is ``[l, r, k]``.
         """
         K = len(q)
-        c, s = np.cos(q).T, np.sin(q).T
-        R = np.empty((self.link_count, 3, K, 3))
-        p = np.empty((self.link_count, 3, K))
-        R[0] = np.eye(3)[:, None, :]
-        p[0] = 0.0
+        F = np.empty((self.link_count, 3 * K, 4))
+        F[0] = _BASE.repeat(K, axis=0)
+        # Turning about z mixes the columns x and y like a product of complex numbers:
+        # (x + i y) exp(-i theta) = (x cos + y sin) + i (y cos - x sin).
+        xy = F.view(np.complex128).reshape(self.link_count, 3, K, 2)[..., 0]
+        turn = np.exp(-1j * q.T)
         for i in range(self.joint_count):
-            G = (R[i].reshape(3 * K, 3) @ self._offset[i]).reshape(3, K, 4)
-            x, y = G[..., 0], G[..., 1]
-            R[i + 1, ..., 0] = x * c[i] + y * s[i]
-            R[i + 1, ..., 1] = y * c[i] - x * s[i]
-            R[i + 1, ..., 2] = G[..., 2]
-            np.add(p[i], G[..., 3], out=p[i + 1])
-        return R, p
+            np.matmul(F[i], self._offset[i], out=F[i + 1])
+            xy[i + 1] *= turn[i]
+        return F.reshape(self.link_count, 3, K, 4)
 
     def forward(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the frames of base and every link in the base frame.
@@ -107,23 +106,50 @@ class Kinematics:
         :raises RobotError: The last axis of ``q`` is not N.
         """
         flat, batch = self._flatten(q)
-        R, p = self.chain(flat)
-        return (R.transpose(2, 0, 1, 3).reshape(*batch, self.link_count, 3, 3),
-                p.transpose(2, 0, 1).reshape(*batch, self.link_count, 3))
+        F = self.chain(flat).transpose(2, 0, 1, 3).reshape(*batch, self.link_count, 3, 4)
+        return F[..., :3], F[..., 3]
 
     def tool_pose(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the tool frame, R (..., 3, 3) and p (..., 3), at ``q`` (..., N)."""
         R, p = self.forward(q)
         R, p = R[..., -1, :, :], p[..., -1, :]
-        return R @ self._tool[:, :3], p + R @ self._tool[:, 3]
+        return R @ self._tool[:3, :3], p + R @ self._tool[:3, 3]
 
     def points(self, q: FloatArray) -> FloatArray:
         """Return the speed-limited points (..., P, 3) in metres, in the order of ``point_names``."""
         flat, batch = self._flatten(q)
-        R, p = self.chain(flat)
+        points = self.chain_points(self.chain(flat))
+        return points.transpose(2, 0, 1).reshape(*batch, len(self.points_on_links), 3)
+
+    def chain_points(self, F: FloatArray) -> FloatArray:
+        """Return the speed-limited points (P, 3, K) from the frames that ``chain`` returned."""
+        out = np.empty((len(self.points_on_links), 3, F.shape[2]))
+        for k, point in enumerate(self.points_on_links):
+            np.matmul(F[point.link], self._spots[k], out=out[k])
+        return out
+
+    def point_velocities(self, q: FloatArray, v: FloatArray) -> FloatArray:
+        """Return how fast the speed-limited points move, (..., P, 3) in m/s.
+
+        The same as ``jacobian(q, point) @ v`` for every point, at about the cost of one.
+
+        :param q: Shape (..., N), radians.
+        :param v: Shape (..., N), rad/s.
+        """
+        flat, batch = self._flatten(q)
+        speeds, _ = self._flatten(v)
+        F = self.chain(flat)
+        # Joint i adds z_i v_i x (x - o_i): sums of z v and of z v x o over the joints before the point.
+        spin = F[1:, :, :, 2] * speeds.T[:, None]
+        o = F[1:, :, :, 3]
+        moment = np.stack([spin[:, 1] * o[:, 2] - spin[:, 2] * o[:, 1],
+                           spin[:, 2] * o[:, 0] - spin[:, 0] * o[:, 2],
+                           spin[:, 0] * o[:, 1] - spin[:, 1] * o[:, 0]], axis=1)
+        x = self.chain_points(F)
         out = np.empty((len(flat), len(self.points_on_links), 3))
         for k, point in enumerate(self.points_on_links):
-            out[:, k] = (p[point.link] + R[point.link] @ point.xyz_m).T
+            w = spin[:point.link].sum(axis=0)
+            out[:, k] = (np.cross(w, x[k], axis=0) - moment[:point.link].sum(axis=0)).T
         return out.reshape(*batch, len(self.points_on_links), 3)
 
     def jacobian(self, q: FloatArray, point: str) -> FloatArray:
@@ -150,3 +176,13 @@ class Kinematics:
         if q.ndim == 0 or q.shape[-1] != self.joint_count:
             raise RobotError(f'q: shape {q.shape} arrived, (..., {self.joint_count}) is needed')
         return q.reshape(-1, self.joint_count), q.shape[:-1]
+
+
+# [R | p] of the base itself, one row per axis.
+_BASE = np.eye(3, 4)
+
+
+def _homogeneous(R: FloatArray, p: FloatArray) -> FloatArray:
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R, p
+    return T

@@ -91,7 +91,8 @@ class JointLimits:
             object.__setattr__(self, field.name, array)
             if not field.name.endswith('er_rad') and (array <= 0.0).any():
                 i = int(np.argmax(array <= 0.0))
-                raise RobotError(f'{names[i]}: {field.name} {array[i]:g} arrived, a positive number is needed')
+                raise RobotError(
+                    f'{names[i]}: {field.name} {array[i]:g} arrived, a positive number is needed')
         crossed = self.lower_rad >= self.upper_rad
         if crossed.any():
             i = int(np.argmax(crossed))
@@ -100,7 +101,8 @@ class JointLimits:
                 f'the upper one, {self.upper_rad[i]:g} rad')
         if self.envelope is not None and len(self.envelope.offset_upper) != len(names):
             raise RobotError(
-                f'velocity envelope: {len(self.envelope.offset_upper)} joints arrived, {len(names)} are needed')
+                f'velocity envelope: {len(self.envelope.offset_upper)} joints arrived, '
+                f'{len(names)} are needed')
 
     def velocity_bounds(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return lowest and highest velocity at positions ``q``.

@@ -49,7 +49,8 @@ def check_reachable(robot: Robot, positions: NDArray[np.float64]) -> list[ReachV
     """
     positions = np.asarray(positions, dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != len(robot.joint_names):
-        raise RobotError(f'positions: shape {positions.shape} arrived, (H, {len(robot.joint_names)}) is needed')
+        raise RobotError(
+            f'positions: shape {positions.shape} arrived, (H, {len(robot.joint_names)}) is needed')
     if not np.isfinite(positions).all():
         raise RobotError('positions: a value that is not finite arrived')
     lower, upper = robot.limits.lower_rad, robot.limits.upper_rad
@@ -60,5 +61,6 @@ def check_reachable(robot: Robot, positions: NDArray[np.float64]) -> list[ReachV
         if rows.size:
             worst = positions[int(np.argmax(excess[:, i])), i]
             found.append(ReachViolation(
-                robot.joint_names[i], tuple(int(r) for r in rows), float(worst), float(lower[i]), float(upper[i])))
+                robot.joint_names[i], tuple(int(r) for r in rows), float(worst),
+                float(lower[i]), float(upper[i])))
     return found

@@ -8,16 +8,16 @@ FloatArray = NDArray[np.float64]
 # Squared length in m^2 below which a segment is a point (1 micrometre).
 _POINT = 1e-12
 # Sine squared of the angle below which two segments count as parallel: any foot serves then.
-_PARALLEL = 1e-14
+_PARALLEL = 1e-12
 
 
 def segment_distances(p1: FloatArray, d1: FloatArray, p2: FloatArray, d2: FloatArray) -> FloatArray:
     """Return the smallest distance between segments p1 + s d1 and p2 + t d2, 0 <= s, t <= 1.
 
-    The method is the clamped closest point of two segments (Ericson, "Real-Time Collision
-    Detection", 5.1.9).
+    Clamped closest points of two segments (method: Ericson, "Real-Time Collision Detection", 5.1.9):
+    the best s on the unclamped lines, the best t for that s, and once more the best s for that t.
 
-    :param p1: Shape (n, 3, m): starts; the component is the middle axis, so that the sums run over
+    :param p1: Shape (n, 3, m): starts; the component is the middle axis, so that sums run over
         contiguous memory. The others likewise.
     :return: Shape (n, m).
     """
@@ -27,13 +27,18 @@ def segment_distances(p1: FloatArray, d1: FloatArray, p2: FloatArray, d2: FloatA
     b = np.einsum('nim,nim->nm', d1, d2)
     c = np.einsum('nim,nim->nm', d1, r)
     f = np.einsum('nim,nim->nm', d2, r)
-    determinant = a * e - b * b
-    s = (b * f - c * e) / np.maximum(determinant, _PARALLEL * a * e)
-    np.minimum(np.maximum(s, 0.0, out=s), 1.0, out=s)
-    # Best t for that s; where it had to be clamped, best s for that t.
+    area = a * e
+    s = (b * f - c * e) / np.maximum(area - b * b, _PARALLEL * area)
+    _clamp(s)
     t = (b * s + f) / e
-    np.minimum(np.maximum(t, 0.0, out=t), 1.0, out=t)
+    _clamp(t)
     s = (b * t - c) / a
-    np.minimum(np.maximum(s, 0.0, out=s), 1.0, out=s)
+    _clamp(s)
     w = r + s[:, None] * d1 - t[:, None] * d2
-    return np.sqrt(np.einsum('nim,nim->nm', w, w))
+    distance: FloatArray = np.sqrt(np.einsum('nim,nim->nm', w, w))
+    return distance
+
+
+def _clamp(x: FloatArray) -> None:
+    # numpy.clip costs several times as much on small arrays.
+    np.minimum(np.maximum(x, 0.0, out=x), 1.0, out=x)

@@ -46,12 +46,13 @@ class Workspace:
         if (np.abs(np.linalg.norm(normals, axis=1) - 1.0) > 1e-6).any():
             raise RobotError('workspace: a plane normal must have length one')
         names = check_names('workspace names', (*BOX_FACES, *self.plane_names))
+        faces = np.vstack([np.eye(3), -np.eye(3), normals])
+        edges = np.concatenate([lower, -upper, offsets])
         for key, value in (
-            ('lower_m', lower), ('upper_m', upper), ('normals', normals), ('offsets_m', offsets), ('names', names),
-            ('_all_normals', frozen_array('normals', np.vstack([np.eye(3), -np.eye(3), normals]),
-                                          shape=(6 + count, 3))),
-            ('_all_offsets', frozen_array('offsets', np.concatenate([lower, -upper, offsets]),
-                                          shape=(6 + count,))),
+            ('lower_m', lower), ('upper_m', upper), ('normals', normals), ('offsets_m', offsets),
+            ('names', names),
+            ('_all_normals', frozen_array('normals', faces, shape=(6 + count, 3))),
+            ('_all_offsets', frozen_array('offsets_m', edges, shape=(6 + count,))),
         ):
             object.__setattr__(self, key, value)
 
@@ -63,9 +64,14 @@ class Workspace:
         :param radius: Shape (C,), metres.
         :return: Shape (K, C, n), metres, n as in ``names``; negative is outside.
         """
-        lowest = np.minimum(a @ self._all_normals.T, b @ self._all_normals.T)
-        return lowest - self._all_offsets - radius[:, None]
+        # With the configuration last, each capsule is one small product and memory stays contiguous.
+        first = np.matmul(self._all_normals, a.transpose(1, 2, 0))
+        second = np.matmul(self._all_normals, b.transpose(1, 2, 0))
+        lowest = np.minimum(first, second) - (self._all_offsets + radius[:, None])[:, :, None]
+        clearance: FloatArray = lowest.transpose(2, 0, 1)
+        return clearance
 
     def distances(self, a: FloatArray, b: FloatArray, radius: FloatArray) -> FloatArray:
         """Return the same for the capsule that comes closest, (K, n)."""
-        return self.clearances(a, b, radius).min(axis=1)
+        closest: FloatArray = self.clearances(a, b, radius).min(axis=1)
+        return closest
