@@ -20,7 +20,7 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, np.dty
         return np.zeros(shape, np.float32)
     if 'norm' in name or name.endswith('gamma'):
         return np.ones(shape, np.float32)
-    stream = np.random.RandomState(np.uint32(zlib.crc32(f'{seed}/{name}'.encode())))
+    stream = np.random.RandomState(zlib.crc32(f'{seed}/{name}'.encode()))
     value: np.ndarray[Any, np.dtype[np.float32]] = stream.standard_normal(shape).astype(np.float32)
     return value * np.float32(_scale(name, shape))
 

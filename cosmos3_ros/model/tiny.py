@@ -51,7 +51,8 @@ PRESETS: dict[str, Preset] = {
     # A view of 144 x 160 puts every camera on whole latents (16 pixels): wrist 6 x 10, exteriors 3 x 5.
     'tiny': Preset(
         vocabulary=2048, hidden=192, intermediate=576, layers=6, heads=6, kv_heads=2, rope_sections=(6, 5, 5),
-        vision_hidden=128, vision_layers=4, vision_heads=4, vision_positions=256, vae_base=12, view=(144, 160)),
+        vision_hidden=128, vision_layers=4, vision_heads=4, vision_positions=256, vae_base=12,
+        view=(144, 160)),
     # For tests: as small as the classes allow, a view with padding and odd latents as Nano has.
     'micro': Preset(
         vocabulary=512, hidden=32, intermediate=64, layers=2, heads=4, kv_heads=2, rope_sections=(4, 2, 2),

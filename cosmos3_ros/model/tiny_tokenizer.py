@@ -40,7 +40,8 @@ CHAT_TEMPLATE = (
 _COLOURS = ('red', 'green', 'blue', 'yellow', 'orange', 'purple', 'black', 'white')
 _THINGS = ('cube', 'block', 'ball', 'cup', 'bowl', 'box', 'object', 'drawer', 'target zone', 'table')
 _TASKS = (
-    'reach the {}', 'reach above the {}', 'push the {} to the target zone', 'push the {} into the target zone',
+    'reach the {}', 'reach above the {}', 'push the {} to the target zone',
+    'push the {} into the target zone',
     'pick up the {}', 'pick up the {} and place it in the target zone', 'put the {} on the target zone',
     'move the gripper to the {}', 'open the gripper above the {}', 'close the gripper on the {}',
     'lift the {}', 'grasp the {}', 'place the {} in the bowl', 'move the arm away from the {}',

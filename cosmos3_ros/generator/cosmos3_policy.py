@@ -1,0 +1,171 @@
+"""The policy ``cosmos3``: a checkpoint's generator in this process."""
+
+from collections.abc import Sequence
+import logging
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
+from cosmos3_ros.model.checkpoint import Checkpoint, CheckpointError
+from cosmos3_ros.model.loading import load_tokenizer, load_transformer, load_vae
+from cosmos3_ros.model.observation_encoder import ObservationEncoder
+from cosmos3_ros.model.prompt_tokens import prompt_tokens
+from cosmos3_ros.resources import require
+
+from . import droid_joint
+from .composed_view import View, compose_view, place_on_canvas
+from .denoise import Request, denoise
+from .diffusers_backend import DiffusersBackend
+from .guidance import Guidance
+from .policy import PolicyError
+from .prompt import PROMPT_VARIANTS, UNCONDITIONAL, build_prompt
+from .sampler import Schedule, schedule
+
+torch = require('torch', 'model')
+logger = logging.getLogger(__name__)
+
+BACKENDS = ('diffusers',)
+VIDEO_COMPRESSION = 4
+
+
+class Cosmos3Policy:
+    """See :func:`create_cosmos3`. Fits :class:`policy.Policy`."""
+
+    name = 'cosmos3'
+    contract = droid_joint.CONTRACT
+    step_ns = droid_joint.STEP_NS
+    horizon = droid_joint.HORIZON
+    camera_slots = droid_joint.CAMERA_SLOTS
+
+    def __init__(
+        self, *, identity: ModelIdentity, joint_names: tuple[str, ...], backend: Any,
+        encoder: ObservationEncoder, tokenizer: Any, view: View, plan: Schedule, guidance: Guidance, prompt_variant: str,
+        action_width: int,
+    ) -> None:
+        self.identity = identity
+        self.joint_names = joint_names
+        self._backend = backend
+        self._encoder = encoder
+        self._tokenizer = tokenizer
+        self._view = view
+        self._plan = plan
+        self._guidance = guidance
+        self._variant = prompt_variant
+        self._action_width = action_width
+        self._requests = 0
+        self._closed = False
+
+    def warm_up(self) -> None:
+        """Run a request twice on grey pictures and refuse a machine that does not repeat itself.
+
+        :raises PolicyError: The two chunks differ, or the model cannot answer at all.
+        """
+        grey = np.full((self._view.height * 2 // 3, self._view.width, 3), 127, np.uint8)
+        observation = Observation(
+            stamp_ns=0, images=dict.fromkeys(self.camera_slots, grey), joint_names=self.joint_names,
+            joint_position=np.zeros(len(self.joint_names)), gripper=0.0, skew_ns=0)
+        first, second = (self.generate(observation, 'warm up', seed=0) for _ in range(2))
+        if first.positions.tobytes() != second.positions.tobytes():
+            raise PolicyError(
+                f'{self.identity.engine}: the same request gave two different chunks, largest difference '
+                f'{np.abs(first.positions - second.positions).max():.3g} rad')
+        logger.info('%s on %s answers in %.3f s', self.identity.checkpoint, self.identity.engine,
+                    second.latency_s)
+
+    def generate(self, observation: Observation, instruction: str, *, seed: int) -> ActionChunk:
+        """Compute one chunk; see :meth:`policy.Policy.generate`."""
+        if self._closed:
+            raise PolicyError('policy cosmos3: it is closed')
+        started = perf_counter()
+        state = droid_joint.state_row(observation, self.joint_names)
+        picture = compose_view(observation.images, self._view)
+        prompt = build_prompt(instruction, self._variant, (self._view.canvas_height, self._view.canvas_width))
+        latent = self._encoder.encode(
+            place_on_canvas(picture, self._view), self._view.latent_height, self._view.latent_width)
+        frames = self.horizon // VIDEO_COMPRESSION + 1
+        shape = (frames, self._view.latent_height, self._view.latent_width)
+        rows = denoise(
+            self._branch(prompt, shape), self._branch(UNCONDITIONAL, shape),
+            Request(latent, state, frames, self._action_width, seed), self._plan, self._guidance)
+        positions, gripper = droid_joint.read_rows(rows)
+        self._requests += 1
+        return ActionChunk(
+            stamp_ns=observation.stamp_ns, step_ns=self.step_ns, joint_names=self.joint_names,
+            positions=positions, gripper=gripper, contract=self.contract, instruction=instruction,
+            seed=seed, steps=self._plan.steps, guidance=self._guidance.scale, policy=self.name,
+            identity=self.identity, trace_id=f'cosmos3-{observation.stamp_ns}-{self._requests}',
+            latency_s=perf_counter() - started)
+
+    def _branch(self, text: str, shape: tuple[int, int, int]) -> Any:
+        return self._backend.branch(
+            torch.tensor(prompt_tokens(self._tokenizer, text), dtype=torch.int64), shape)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._closed = True
+        self._backend = self._encoder = self._tokenizer = None
+
+
+def create_cosmos3(
+    *,
+    checkpoint: str,
+    joint_names: Sequence[str],
+    revision: str | None = None,
+    contract: str | None = None,
+    backend: str = 'diffusers',
+    device: str = 'cpu',
+    dtype: str = 'float32',
+    steps: int = droid_joint.STEPS,
+    shift: float = droid_joint.SHIFT,
+    guidance: float = droid_joint.GUIDANCE,
+    guidance_interval: tuple[float, float] | None = None,
+    prompt_variant: str | None = None,
+    torch_threads: int = 1,
+) -> Cosmos3Policy:
+    """Load a checkpoint and build the policy.
+
+    :param checkpoint: Directory, packaged name or Hub id; see :meth:`Checkpoint.open`.
+    :param joint_names: The robot's seven arm joints, base to wrist.
+    :param backend: ``diffusers``.
+    :param device: ``cpu`` or ``cuda[:n]``.
+    :param dtype: ``float32``, ``bfloat16`` or ``float16``; samples stay float32.
+    :param steps: Denoising steps; the DROID policy is used with 4.
+    :param shift: Flow shift of the noise levels.
+    :param guidance: Classifier-free guidance scale; 1 is off.
+    :param guidance_interval: Timesteps between which guidance is on; None is always.
+    :param prompt_variant: One of :data:`prompt.PROMPT_VARIANTS`; None takes the checkpoint's.
+    :param torch_threads: CPU threads of torch in this process, 1 by default so that a controller on
+        the same machine keeps its core; 0 leaves torch's setting alone.
+    :raises PolicyError: A setting or the robot does not fit.
+    :raises CheckpointError: The checkpoint cannot be used (also a ``ValueError``).
+    """
+    joints = droid_joint.check_robot(joint_names)
+    if backend not in BACKENDS:
+        raise PolicyError(f'backend: {backend!r} arrived, one of {", ".join(BACKENDS)} is allowed')
+    plan, scale = schedule(steps, shift), Guidance(guidance, guidance_interval)
+    opened = Checkpoint.open(checkpoint, revision=revision, contract=contract, parts=('generator',))
+    if opened.contract != droid_joint.CONTRACT:
+        raise PolicyError(
+            f'checkpoint {opened.name}: its contract is {opened.contract}, this policy speaks '
+            f'{droid_joint.CONTRACT}. Change the parameter checkpoint')
+    variant = prompt_variant or opened.prompt_variant
+    if variant not in PROMPT_VARIANTS:
+        raise PolicyError(
+            f'prompt_variant: {variant!r} arrived, one of {", ".join(PROMPT_VARIANTS)} is allowed')
+    if torch_threads > 0:
+        torch.set_num_threads(torch_threads)
+    transformer = load_transformer(opened, device, dtype)
+    policy = Cosmos3Policy(
+        identity=ModelIdentity(opened.label, f'{backend}/{dtype}/{device}', opened.trained),
+        joint_names=joints, backend=DiffusersBackend(transformer),
+        encoder=ObservationEncoder(load_vae(opened, device, dtype)), tokenizer=load_tokenizer(opened),
+        view=View.of(*opened.view), plan=plan, guidance=scale, prompt_variant=variant,
+        action_width=int(transformer.config.action_dim))
+    if not opened.trained:
+        logger.warning('checkpoint %s is not trained: its chunks mean nothing', opened.label)
+    return policy
+
+
+__all__ = ['BACKENDS', 'CheckpointError', 'Cosmos3Policy', 'create_cosmos3']
