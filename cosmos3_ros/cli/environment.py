@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import configparser
+from importlib import metadata
 import os
 from pathlib import Path
 import shutil
@@ -10,7 +11,11 @@ import sys
 from ..resources import PACKAGE, shared_file
 
 FAST_DDS_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Kilted reads the first, Jazzy the second; each ignores or only warns about the other."""
+"""Fast DDS 3 (Kilted and later) reads the first and warns about the second; Fast DDS 2 reads the second."""
+
+FAST_DDS_2_DISTRIBUTIONS = ('humble', 'iron', 'jazzy')
+FIRST_RCLPY_ON_FAST_DDS_3 = 9
+"""Major version of rclpy in Kilted; Jazzy has 7. Asked only where ROS_DISTRO is not set (pip wheels)."""
 
 
 class ExecutableNotFoundError(FileNotFoundError):
@@ -33,8 +38,7 @@ def child_environment(base: Mapping[str, str], domain_id: int | None = None) -> 
     if not environment.get('AMENT_PREFIX_PATH'):
         environment['AMENT_PREFIX_PATH'] = sys.prefix
     if not any(environment.get(name) for name in FAST_DDS_VARIABLES):
-        profile = str(shared_file('config', 'fastdds_shm.xml'))
-        environment.update(dict.fromkeys(FAST_DDS_VARIABLES, profile))
+        environment[fast_dds_variable(base)] = str(shared_file('config', 'fastdds_shm.xml'))
     environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     environment.setdefault('OMP_NUM_THREADS', '1')
     environment.setdefault('RCUTILS_COLORIZED_OUTPUT', '0')
@@ -42,6 +46,18 @@ def child_environment(base: Mapping[str, str], domain_id: int | None = None) -> 
     if domain_id is not None:
         environment['ROS_DOMAIN_ID'] = str(domain_id)
     return environment
+
+
+def fast_dds_variable(environment: Mapping[str, str]) -> str:
+    """Return the variable that names the Fast DDS profile in this ROS distribution."""
+    distribution = environment.get('ROS_DISTRO', '')
+    if distribution:
+        return FAST_DDS_VARIABLES[distribution in FAST_DDS_2_DISTRIBUTIONS]
+    try:
+        major = int(metadata.version('ros-rclpy').split('.')[0])
+    except metadata.PackageNotFoundError:
+        return FAST_DDS_VARIABLES[0]
+    return FAST_DDS_VARIABLES[major < FIRST_RCLPY_ON_FAST_DDS_3]
 
 
 def executable_command(name: str) -> list[str]:
@@ -57,7 +73,8 @@ def executable_command(name: str) -> list[str]:
     for prefix in dict.fromkeys((*prefixes, Path(sys.prefix))):
         path = prefix / 'lib' / PACKAGE / name
         if path.is_file() and os.access(path, os.X_OK):
-            return [str(path)]
+            # Not by its own first line: that names whichever python3 is first on PATH.
+            return [sys.executable, str(path)]
         searched.append(str(path.parent))
     setup = Path(__file__).resolve().parents[2] / 'setup.cfg'
     if setup.is_file():

@@ -154,7 +154,8 @@ class Recorder:
         """Write everything that has arrived; return how many messages that was."""
         written = 0
         for stream in self._streams.values():
-            with stream.subscription.handle as handle:
+            handle = stream.subscription.handle
+            with handle:
                 while (taken := handle.take_message(stream.message_class, True)) is not None:
                     data, info = taken
                     sequence = int(info.get('publication_sequence_number') or 0)
