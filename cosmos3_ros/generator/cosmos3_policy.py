@@ -15,6 +15,7 @@ from cosmos3_ros.model.prompt_tokens import prompt_tokens
 from cosmos3_ros.resources import require
 
 from . import droid_joint
+from .compiled_backend import CompiledBackend
 from .composed_view import View, compose_view, place_on_canvas
 from .denoise import Request, denoise
 from .diffusers_backend import DiffusersBackend
@@ -26,7 +27,7 @@ from .sampler import Schedule, schedule
 torch = require('torch', 'model')
 logger = logging.getLogger(__name__)
 
-BACKENDS = ('diffusers',)
+BACKENDS = ('compiled', 'diffusers')
 VIDEO_COMPRESSION = 4
 
 
@@ -41,8 +42,8 @@ class Cosmos3Policy:
 
     def __init__(
         self, *, identity: ModelIdentity, joint_names: tuple[str, ...], backend: Any,
-        encoder: ObservationEncoder, tokenizer: Any, view: View, plan: Schedule, guidance: Guidance, prompt_variant: str,
-        action_width: int,
+        encoder: ObservationEncoder, tokenizer: Any, view: View, plan: Schedule, guidance: Guidance,
+        prompt_variant: str, action_width: int,
     ) -> None:
         self.identity = identity
         self.joint_names = joint_names
@@ -104,8 +105,10 @@ class Cosmos3Policy:
 
     def close(self) -> None:
         """Let go of the weights."""
+        if self._closed:
+            return
         self._closed = True
-        self._backend = self._encoder = self._tokenizer = None
+        del self._backend, self._encoder, self._tokenizer
 
 
 def create_cosmos3(
@@ -114,7 +117,7 @@ def create_cosmos3(
     joint_names: Sequence[str],
     revision: str | None = None,
     contract: str | None = None,
-    backend: str = 'diffusers',
+    backend: str = 'compiled',
     device: str = 'cpu',
     dtype: str = 'float32',
     steps: int = droid_joint.STEPS,
@@ -128,7 +131,8 @@ def create_cosmos3(
 
     :param checkpoint: Directory, packaged name or Hub id; see :meth:`Checkpoint.open`.
     :param joint_names: The robot's seven arm joints, base to wrist.
-    :param backend: ``diffusers``.
+    :param backend: ``compiled`` (text once, then the generation tower alone) or ``diffusers``
+        (the reference: everything at every step). Chunks agree to 1e-5 rad.
     :param device: ``cpu`` or ``cuda[:n]``.
     :param dtype: ``float32``, ``bfloat16`` or ``float16``; samples stay float32.
     :param steps: Denoising steps; the DROID policy is used with 4.
@@ -159,7 +163,9 @@ def create_cosmos3(
     transformer = load_transformer(opened, device, dtype)
     policy = Cosmos3Policy(
         identity=ModelIdentity(opened.label, f'{backend}/{dtype}/{device}', opened.trained),
-        joint_names=joints, backend=DiffusersBackend(transformer),
+        joint_names=joints,
+        backend=(DiffusersBackend(transformer) if backend == 'diffusers'
+                 else CompiledBackend(transformer, opened.content_hash)),
         encoder=ObservationEncoder(load_vae(opened, device, dtype)), tokenizer=load_tokenizer(opened),
         view=View.of(*opened.view), plan=plan, guidance=scale, prompt_variant=variant,
         action_width=int(transformer.config.action_dim))

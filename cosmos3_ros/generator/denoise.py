@@ -19,8 +19,11 @@ torch = require('torch', 'model')
 class Branch(Protocol):
     """The network with one text."""
 
-    def velocity(self, vision: Any, action: Any, timestep: int) -> tuple[Any, Any]:
-        """Return velocities of video (1, 48, T, h, w) and actions (33, 64), float32."""
+    def velocity(self, vision: Any, action: Any, timestep: int, *, want_video: bool) -> tuple[Any, Any]:
+        """Return velocities of video (1, 48, T, h, w) and actions (33, 64), float32.
+
+        :param want_video: False lets the network leave the video's out; it is then not used.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +67,10 @@ def denoise(
     vision, action = vision0, action0
     seen: list[tuple[Any, Any]] = []
     for step, timestep in enumerate(plan.timesteps):
-        v_vision, v_action = conditional.velocity(vision, action, timestep)
+        more = step + 1 < plan.steps  # the last video is not decoded, so not computed
+        v_vision, v_action = conditional.velocity(vision, action, timestep, want_video=more)
         if guidance.active(timestep):
-            u_vision, u_action = unconditional.velocity(vision, action, timestep)
+            u_vision, u_action = unconditional.velocity(vision, action, timestep, want_video=more)
             v_vision, v_action = guidance.combine(v_vision, u_vision), guidance.combine(v_action, u_action)
         # What is clean stays clean: its velocity is zero.
         v_vision[:, :, 0] = 0.0
@@ -75,7 +79,7 @@ def denoise(
         seen.append((v_vision, v_action))
         weights = [float(c) for c in plan.coefficients[step, :step + 1]]
         action = _combine(action0, [v[1] for v in seen], weights)
-        if step + 1 < plan.steps:  # the last video is not decoded, so not computed
+        if more:
             vision = _combine(vision0, [v[0] for v in seen], weights)
     rows: NDArray[np.float32] = action.cpu().numpy()
     return rows

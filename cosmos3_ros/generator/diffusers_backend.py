@@ -28,7 +28,9 @@ class DiffusersBranch:
             for key, value in pack.forward_arguments(token_ids, DOMAIN_ID).items()
         }
 
-    def velocity(self, vision: Any, action: Any, timestep: int) -> tuple[Any, Any]:
+    def velocity(
+        self, vision: Any, action: Any, timestep: int, *, want_video: bool,  # noqa: ARG002 (always computed)
+    ) -> tuple[Any, Any]:
         """Return velocities of video (1, 48, T, h, w) and actions (33, 64), float32."""
         with torch.inference_mode():
             visions, _, actions = self._transformer(

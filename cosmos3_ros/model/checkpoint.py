@@ -85,7 +85,8 @@ class Checkpoint:
                 'set the parameter contract to droid_joint or eef_delta')
         height, width = says.get('view', (540, 640))
         return cls(
-            directory=directory, name=str(says.get('name') or _short(str(source))), contract=str(agreed or ''),
+            directory=directory, name=str(says.get('name') or _short(str(source))),
+            contract=str(agreed or ''),
             trained=bool(says.get('trained', True)), content_hash=content_hash(directory),
             view=(int(height), int(width)), prompt_variant=str(says.get('prompt_variant', 'json')))
 

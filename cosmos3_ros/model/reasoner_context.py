@@ -1,0 +1,150 @@
+"""The reasoner context: keys and values of an instruction, computed once.
+
+The understanding tower is causal and stands before everything that is generated, so for a given
+text its keys and values are constants of the checkpoint. They are what the generation tower reads
+of it, layer by layer (facts sheet, appendix A; equal bit for bit to the full forward in float32).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from cosmos3_ros.resources import require
+
+from .checkpoint import CheckpointError
+from .sequence_pack import SequencePack
+
+torch = require('torch', 'model')
+functional = require('torch.nn.functional', 'model')
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReasonerContext:
+    """Keys and values of one text.
+
+    :param keys: Per layer (text, key/value heads, head width), rotary positions applied.
+    :param values: Per layer, same shape.
+    :param identity: Hash over checkpoint, tokens and precision; see :func:`context_identity`.
+    """
+
+    keys: tuple[Any, ...]
+    values: tuple[Any, ...]
+    identity: str
+
+    @property
+    def length(self) -> int:
+        """Tokens of the text."""
+        return int(self.keys[0].shape[0])
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes: 147 456 bytes per token for Nano in bfloat16."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+    def save(self, path: str | Path) -> None:
+        """Write it as safetensors, its identity beside it."""
+        tensors = {f'keys.{i}': t.contiguous() for i, t in enumerate(self.keys)}
+        tensors |= {f'values.{i}': t.contiguous() for i, t in enumerate(self.values)}
+        require('safetensors.torch', 'model').save_file(tensors, path, metadata={'identity': self.identity})
+
+    @classmethod
+    def load(cls, path: str | Path, identity: str) -> 'ReasonerContext':
+        """Read what :meth:`save` wrote.
+
+        :param identity: What it must be the context of.
+        :raises CheckpointError: It belongs to other weights, another text or another precision.
+        """
+        with require('safetensors', 'model').safe_open(path, framework='pt') as file:
+            found = (file.metadata() or {}).get('identity', 'nothing')
+            if found != identity:
+                raise CheckpointError(
+                    f'reasoner context {path}: it is of {found}, {identity} is needed; compute it again')
+            layers = len(list(file.keys())) // 2
+            return cls(
+                keys=tuple(file.get_tensor(f'keys.{i}') for i in range(layers)),
+                values=tuple(file.get_tensor(f'values.{i}') for i in range(layers)), identity=identity)
+
+
+def context_identity(checkpoint_hash: str, token_ids: Sequence[int], dtype: str) -> str:
+    """Return 16 hexadecimal digits that name the context of a text under given weights."""
+    text = f'{checkpoint_hash}|{dtype}|{",".join(str(int(i)) for i in token_ids)}'
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def compute_context(transformer: Any, token_ids: Sequence[int], checkpoint_hash: str) -> ReasonerContext:
+    """Run the understanding tower over a text.
+
+    :param transformer: ``diffusers.Cosmos3OmniTransformer``.
+    :param token_ids: As :func:`prompt_tokens.prompt_tokens` returns them.
+    """
+    config, device = transformer.config, transformer.device
+    ids = torch.as_tensor(list(token_ids), dtype=torch.int64, device=device)
+    pack = SequencePack(text_length=len(ids), latent_shape=(1, 1, 1), action_rows=1)
+    keys, values = [], []
+    with torch.inference_mode():
+        hidden = transformer.embed_tokens(ids)
+        cos, sin = rotary(transformer, pack.text_positions.to(device), hidden.dtype)
+        for layer in transformer.layers:
+            attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+            heads, width = (config.num_attention_heads, -1), (config.num_key_value_heads, -1)
+            query = attention.norm_q(attention.to_q(normed).unflatten(-1, heads))
+            key = attention.norm_k(attention.to_k(normed).unflatten(-1, width))
+            value = attention.to_v(normed).unflatten(-1, width)
+            # Edge normalises the keys once more for the generation tower, and only for it.
+            extra = attention.k_norm_und_for_gen
+            keys.append(rotate(key if extra is None else extra(key), cos, sin))
+            values.append(value)
+            mixed = functional.scaled_dot_product_attention(
+                *(t[None].transpose(1, 2) for t in (rotate(query, cos, sin), rotate(key, cos, sin), value)),
+                is_causal=True, enable_gqa=True)
+            hidden = hidden + attention.to_out(mixed.transpose(1, 2)[0].flatten(-2))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return ReasonerContext(
+        tuple(keys), tuple(values),
+        context_identity(checkpoint_hash, [int(i) for i in ids], str(transformer.dtype)))
+
+
+def rotary(transformer: Any, positions: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return cosines and sines, (tokens, 1, head width), of float32 positions (3, tokens)."""
+    cos, sin = transformer.rotary_emb(
+        position_ids=positions.unsqueeze(1), device=positions.device, dtype=dtype)
+    return cos.squeeze(0).unsqueeze(1), sin.squeeze(0).unsqueeze(1)
+
+
+def rotate(states: Any, cos: Any, sin: Any) -> Any:
+    """Apply rotary positions to (tokens, heads, width)."""
+    half = states.shape[-1] // 2
+    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+    return states * cos + turned * sin
+
+
+class ContextCache:
+    """The contexts used last; computes what is not there.
+
+    :param capacity: Contexts kept. Guidance needs two, of which one (the empty text) never changes.
+    """
+
+    def __init__(self, compute: Callable[[tuple[int, ...]], ReasonerContext], capacity: int = 8) -> None:
+        if capacity < 1:
+            raise CheckpointError(f'context cache: capacity {capacity} arrived, at least 1 is needed')
+        self._compute = compute
+        self._capacity = capacity
+        self._kept: OrderedDict[tuple[int, ...], ReasonerContext] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, token_ids: Sequence[int]) -> ReasonerContext:
+        """Return the context of a text, computed at most once while it is kept."""
+        key = tuple(int(i) for i in token_ids)
+        if key in self._kept:
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        self.misses += 1
+        context = self._kept[key] = self._compute(key)
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return context
