@@ -1,1 +1,1 @@
-"""MuJoCo scene, tasks and scripted expert."""
+"""The simulated robot: physics, pictures, tasks and a scripted expert. Needs the extra ``sim``."""
