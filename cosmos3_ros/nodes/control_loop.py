@@ -105,7 +105,7 @@ class ControlLoop:
             except PermissionError:
                 self._logger.warning(
                     f'SCHED_FIFO priority {self._priority} is not permitted: the control thread runs at '
-                    "normal priority. Allow it with 'ulimit -r' (limits.conf: rtprio) or set rt_priority to 0.")
+                    "normal priority. Allow it with 'ulimit -r' (limits.conf: rtprio), or set rt_priority: 0.")
             except OSError as error:
                 self._logger.warning(f'SCHED_FIFO priority {self._priority} not taken: {error}')
 

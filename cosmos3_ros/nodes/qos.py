@@ -43,6 +43,7 @@ STREAMS: dict[str, StreamQos] = {
     'annotated': StreamQos('reliable', 1),
     'controller_state': StreamQos('reliable', 10),
     'simulation_state': StreamQos('reliable', 2),
+    'instruction': StreamQos('reliable', 1, 'transient_local'),
     'speed_scale': StreamQos('reliable', 1),
     'stop': StreamQos('reliable', 1, 'transient_local'),
 }

@@ -1,0 +1,94 @@
+"""Camera topics in, checked RGB frames out, with a count and an age for every camera."""
+
+from collections.abc import Callable, Mapping
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+
+from cosmos3_ros.contracts import ContractError
+
+from .base import LifecycleBase
+from .diagnostics import Level, Report
+from .images import rgb_from_compressed, rgb_image
+from .messages import to_ns
+from .parameters import Parameter
+
+TRANSPORTS = ('raw', 'compressed')
+# A camera is called silent after this long without an image; 15 periods of a 15 Hz camera.
+SILENT_AFTER_S = 1.0
+
+Frame = NDArray[np.uint8]
+
+CAMERA_PARAMETERS = (
+    Parameter('cameras', list[str], [],
+              "Camera slots in use, e.g. [wrist, exterior_1]; empty takes the robot's slots.",
+              read_only=True),
+    Parameter('image_transport', str, 'raw',
+              'raw subscribes <camera>/image_raw, compressed <camera>/image_raw/compressed.',
+              choices=TRANSPORTS, read_only=True),
+)
+
+
+class CameraStreams:
+    """Subscribes to one topic per camera slot.
+
+    :param node: The node that owns the subscriptions.
+    :param topics: Camera slot to topic of the raw image; remap topics the ROS way.
+    :param transport: ``raw`` or ``compressed``.
+    :param on_image: Called with slot, header stamp in nanoseconds and uint8 RGB pixels (H, W, 3).
+    """
+
+    def __init__(
+        self,
+        node: LifecycleBase,
+        topics: Mapping[str, str],
+        *,
+        transport: str,
+        profile: QoSProfile,
+        on_image: Callable[[str, int, Frame], None],
+    ) -> None:
+        self._node = node
+        self._on_image = on_image
+        self._arrived: dict[str, float] = {}
+        self._began = time.monotonic()
+        self._cameras = tuple(topics)
+        message_type = CompressedImage if transport == 'compressed' else Image
+        self._decode: Callable[[Any], Frame] = rgb_from_compressed if transport == 'compressed' else rgb_image
+        for camera, topic in topics.items():
+            name = f'{topic}/compressed' if transport == 'compressed' else topic
+            node.create_subscription(
+                message_type, name, self._callback(camera), profile, callback_group=node.data_group)
+
+    def _callback(self, camera: str) -> Callable[[Any], None]:
+        def receive(message: Any) -> None:
+            self._receive(camera, message)
+        return receive
+
+    def _receive(self, camera: str, message: Any) -> None:
+        node = self._node
+        node.counters.add(f'images_received.{camera}')
+        try:
+            frame = self._decode(message)
+            self._on_image(camera, to_ns(message.header.stamp), frame)
+        except Exception as error:
+            if isinstance(error, ContractError):
+                node.counters.add(f'images_refused.{camera}')
+            node.report_exception(f'camera {camera}', error)
+            return
+        self._arrived[camera] = time.monotonic()
+
+    def diagnose(self, report: Report) -> None:
+        """Name the cameras that are silent and log when one falls silent or comes back."""
+        now = time.monotonic()
+        for camera in self._cameras:
+            age = now - self._arrived.get(camera, self._began)
+            silent = age > SILENT_AFTER_S
+            never = camera not in self._arrived
+            text = f'camera {camera}: no usable image ' + ('yet' if never else f'for {age:.1f} s')
+            self._node.logs.edge(f'camera {camera}', silent, text, f'camera {camera}: images arrive')
+            if silent:
+                report.add(Level.WARN, text)
