@@ -1,0 +1,148 @@
+"""How fast the reference clock may run: enable ramp, speed scale, latency, and the limits themselves."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosmos3_ros.robots import Robot
+
+from .config import ControllerConfig
+from .latency import LatencyAssessment, LatencyKind
+from .reference import Reference
+from .reference_clock import PaceProfile
+
+Array = NDArray[np.float64]
+
+# Distance of the samples at which a reference's pace is bounded; finer than any chunk's rows.
+PACE_STEP_S = 0.01
+PACE_SAMPLES = 4096
+# Shares of the limits that a reference may use, so that the tracker has room to correct.
+VELOCITY_SHARE = 0.93
+ACCELERATION_SHARE = 0.9
+POINT_SPEED_SHARE = 0.9
+# A reference that asks for infinite speed would never end at pace zero.
+PACE_MIN = 1e-3
+
+
+class Governor:
+    """Combine everything that slows the reference clock.
+
+    :param robot: Limits that bound a reference's pace.
+    """
+
+    def __init__(self, robot: Robot, config: ControllerConfig) -> None:
+        self._robot = robot
+        self._config = config
+        self._stale_s = config.speed_scale_stale_s or robot.profile.speed_scale_stale_s
+        self._scale = 0.0 if config.speed_scale_required else 1.0
+        self._scale_ns: int | None = None
+        self._ramp_ns: int | None = None
+        self._latency: LatencyAssessment | None = None
+
+    def set_speed_scale(self, scale: float, now_ns: int) -> str:
+        """Take a new speed scale; return why not, or an empty string."""
+        if not 0.0 <= scale <= 1.0:
+            return f'speed scale {scale} arrived, 0 to 1 is allowed'
+        self._scale, self._scale_ns = float(scale), now_ns
+        return ''
+
+    def set_latency(self, assessment: LatencyAssessment) -> None:
+        """Take the newest latency assessment."""
+        self._latency = assessment
+
+    def start_ramp(self, now_ns: int) -> None:
+        """Begin the enable ramp."""
+        self._ramp_ns = now_ns
+
+    def reset(self) -> None:
+        """Forget the ramp and the latency; the speed scale is the operator's and stays."""
+        self._ramp_ns = None
+        self._latency = None
+
+    def is_speed_scale_stale(self, now_ns: int) -> bool:
+        """Tell whether a speed scale was in use and has not been renewed."""
+        return self._scale_ns is not None and now_ns - self._scale_ns > self._stale_s * 1e9
+
+    def speed_scale(self, now_ns: int) -> float:
+        """Return the speed scale that counts now; a stale one counts as zero."""
+        return 0.0 if self.is_speed_scale_stale(now_ns) else self._scale
+
+    def target(self, now_ns: int) -> float:
+        """Return the pace to go for."""
+        target = self.speed_scale(now_ns)
+        if self._latency is not None and self._latency.kind is LatencyKind.SLOW:
+            target = min(target, self._latency.scale)
+        ramp_s = self._config.enable_ramp_s
+        if self._ramp_ns is not None and ramp_s > 0.0:
+            x = min(max((now_ns - self._ramp_ns) * 1e-9 / ramp_s, 0.0), 1.0)
+            # Smoothstep: the pace starts and ends its rise without a kink.
+            target = min(target, x * x * (3.0 - 2.0 * x))
+        return target
+
+    def causes(self, now_ns: int) -> list[str]:
+        """Name what slows the clock, as ``governor:cause``."""
+        causes = []
+        if self.is_speed_scale_stale(now_ns):
+            causes.append('governor:speed_scale_stale')
+        elif self._scale < 1.0:
+            causes.append('governor:speed_scale')
+        if self._latency is not None and self._latency.kind is not LatencyKind.OVERLAP:
+            causes.append('governor:latency')
+        if self._ramp_ns is not None and now_ns - self._ramp_ns < self._config.enable_ramp_s * 1e9:
+            causes.append('governor:enable_ramp')
+        return causes
+
+    def profile(self, reference: Reference) -> PaceProfile:
+        """Return the pace at which ``reference`` keeps joint velocity, acceleration and point speeds.
+
+        At pace k the velocity of the reference is k r' and its acceleration about k^2 r''. The pace
+        may change only by ``clock_slew_per_s``, hence the passes in both directions:
+        k dk/dtau <= slew, so k^2 grows by at most 2 slew dtau.
+        """
+        start_s = reference.splice_s
+        if not math.isfinite(start_s):
+            return PaceProfile(0.0, 1.0, [], [])
+        count = int((reference.end_s - start_s) / PACE_STEP_S) + 2
+        step_s = PACE_STEP_S
+        if count > PACE_SAMPLES:
+            step_s, count = (reference.end_s - start_s) / (PACE_SAMPLES - 2), PACE_SAMPLES
+        times: Array = start_s + step_s * np.arange(count, dtype=np.float64)
+        q, v, a, _ = reference.evaluate(times)
+        limits, profile = self._robot.limits, self._robot.profile
+        low, high = limits.velocity_bounds(np.clip(q, limits.lower_rad, limits.upper_rad))
+        allowed = VELOCITY_SHARE * np.where(v > 0.0, high, -low)
+        rows = []
+        names = []
+        with np.errstate(divide='ignore', invalid='ignore'):
+            joint = np.where(np.abs(v) > 0.0, allowed / np.abs(v), np.inf)
+            worst = joint.argmin(axis=1)
+            rows.append(joint.min(axis=1))
+            names.append([f'{limits.names[j]}:velocity' for j in worst])
+            bend = ACCELERATION_SHARE * limits.acceleration_rad_s2 / np.abs(a)
+            bend = np.sqrt(np.where(np.abs(a) > 0.0, bend, np.inf))
+            worst = bend.argmin(axis=1)
+            rows.append(bend.min(axis=1))
+            names.append([f'{limits.names[j]}:acceleration' for j in worst])
+            speeds = np.linalg.norm(self._robot.kinematics.point_velocities(q, v), axis=-1).T
+            point_limits = {'tool': profile.tcp_speed_m_s, 'elbow': profile.elbow_speed_m_s}
+            for point, speed in zip(self._robot.kinematics.point_names, speeds, strict=True):
+                if point in point_limits:
+                    allowed_m_s = POINT_SPEED_SHARE * point_limits[point]
+                    rows.append(np.where(speed > 0.0, allowed_m_s / speed, np.inf))
+                    names.append([f'{point}:speed'] * count)
+        table = np.stack(rows)
+        binding = table.argmin(axis=0)
+        raw = np.clip(table.min(axis=0), PACE_MIN, 1.0)
+        causes = [names[binding[k]][k] if raw[k] < 1.0 else '' for k in range(count)]
+        return PaceProfile(start_s, step_s, self._smooth(raw.tolist(), step_s), causes)
+
+    def _smooth(self, pace: list[float], step_s: float) -> list[float]:
+        gain = 2.0 * self._config.clock_slew_per_s * step_s
+        for order in (range(1, len(pace)), range(len(pace) - 2, -1, -1)):
+            toward = -1 if order.step > 0 else 1
+            for k in order:
+                limit = math.sqrt(pace[k + toward] ** 2 + gain)
+                if pace[k] > limit:
+                    pace[k] = limit
+        return pace

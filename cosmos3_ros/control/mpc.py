@@ -1,0 +1,185 @@
+"""Jerk MPC: one small QP per joint on the plan's own grid, ending at rest, solved by DAQP.
+
+Re-solving between grid points makes hard constraints infeasible, so a plan always starts on a node
+of the one before it: what is left of that plan, followed by rest, is then feasible, and the bounds
+are opened to hold it exactly. Limits hold between nodes as well: a joint's velocity leaves the line
+between two nodes by at most j h^2 / 8, its position by at most a h^2 / 8 (interpolation error of a
+quadratic), and the bounds at the nodes are tightened by that much.
+"""
+
+from dataclasses import dataclass
+
+import daqp
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import MpcWeights
+from .envelope import Chord
+from .plan import Plan
+from .triple_integrator import Prediction
+
+Array = NDArray[np.float64]
+
+# Relative distance that the solver keeps from a limit, so that its tolerance (1e-6 of a limit on a
+# row scaled by that limit) can never reach it.
+SOLVER_MARGIN = 1e-4
+EQUALITY = 5
+"""DAQP's constraint sense: active and immutable."""
+UNBOUNDED = 1e30
+OPTIMAL = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointBounds:
+    """Limits that the solver holds, each of shape (joints,)."""
+
+    lower_rad: Array
+    upper_rad: Array
+    velocity_rad_s: Array
+    acceleration_rad_s2: Array
+    jerk_rad_s3: Array
+    chords: tuple[Chord, ...] = ()
+
+
+class Mpc:
+    """Plan jerks that follow a reference inside the limits and end at rest.
+
+    :param prediction: The grid.
+    :param bounds: The limits.
+    :param weights: The cost.
+    """
+
+    def __init__(self, prediction: Prediction, bounds: JointBounds, weights: MpcWeights) -> None:
+        self._prediction = p = prediction
+        self._bounds = bounds
+        n, h = p.steps, p.step_s
+        self._n = n
+        self._joints = joints = len(bounds.lower_rad)
+        ratio = (n - np.arange(1, n + 1)) / (n * max(1.0 - weights.full_weight_fraction, 1e-6))
+        fade = np.clip(ratio, 0.0, 1.0) ** 2 + 1e-3
+        jerk, speed, bend = bounds.jerk_rad_s3, bounds.velocity_rad_s, bounds.acceleration_rad_s2
+        # Within one step the acceleration cannot turn by more than from -a to a.
+        bow = np.minimum(jerk, 2.0 * bend / h) * h * h / 8.0
+        keep = 1.0 - SOLVER_MARGIN
+        self._speed = np.maximum(speed - bow, 0.1 * speed) * keep
+        self._bend = bend * keep
+        sag = bend * h * h / 8.0 + SOLVER_MARGIN
+        self._lower, self._upper = bounds.lower_rad + sag, bounds.upper_rad - sag
+
+        weighted_q, weighted_v = fade[:, None] * p.forced_q, fade[:, None] * p.forced_v
+        hessian = (
+            weights.position * p.forced_q.T @ weighted_q + weights.velocity * p.forced_v.T @ weighted_v
+            + weights.jerk * np.eye(n))
+        # In units of the jerk limit and with a unit mean diagonal, DAQP's tolerances mean the same
+        # for every robot.
+        self._cost_scale = n / (jerk**2 * np.trace(hessian))
+        self._gradient_state = weights.position * weighted_q.T @ p.free_q + \
+            weights.velocity * weighted_v.T @ p.free_v
+        self._gradient_q = weights.position * weighted_q
+        self._gradient_v = weights.velocity * weighted_v
+        self._hessian = [
+            np.ascontiguousarray(hessian * jerk[j] ** 2 * self._cost_scale[j]) for j in range(joints)]
+
+        self._chords = [[c for c in bounds.chords if c.joint == j] for j in range(joints)]
+        self._rows: list[Array] = []
+        self._sense: list[NDArray[np.int32]] = []
+        self._upper_bound: list[Array] = []
+        self._lower_bound: list[Array] = []
+        self._chord_limit: list[list[float]] = []
+        for j in range(joints):
+            blocks = [p.forced_q, p.forced_v[:-1] / speed[j], p.forced_a[:-1] / bend[j]]
+            limits = []
+            for chord in self._chords[j]:
+                sign = 1.0 if chord.upper else -1.0
+                blocks.append(sign * (p.forced_v - chord.slope * p.forced_q) / speed[j])
+                loss = bow[j] + abs(chord.slope) * bend[j] * h * h / 8.0
+                limits.append((sign * chord.offset - loss) / speed[j] - SOLVER_MARGIN)
+            self._chord_limit.append(limits)
+            blocks.append(np.stack([p.forced_v[-1] / speed[j], p.forced_a[-1] / bend[j]]))
+            rows = np.ascontiguousarray(jerk[j] * np.vstack(blocks))
+            self._rows.append(rows)
+            sense = np.zeros(n + len(rows), dtype=np.int32)
+            sense[-2:] = EQUALITY
+            self._sense.append(sense)
+            self._upper_bound.append(np.full(n + len(rows), keep))
+            self._lower_bound.append(np.full(n + len(rows), -keep))
+        self._models: list[daqp.Model] | None = None
+
+    def solve(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array | None:
+        """Return the jerks (N, joints) that follow the reference best, or None if a QP failed.
+
+        :param state: Shape (3, joints), the state at the first node.
+        :param kept: What is left of the committed plan from that node on; always feasible.
+        :param position: Shape (N, joints), the reference at nodes 1..N; likewise ``velocity``.
+        """
+        gradient = self._assemble(state, kept, position, velocity)
+        for _ in range(2):
+            jerk = self._solve_all(gradient)
+            if jerk is not None:
+                return jerk
+            # A warm start can end in a bad working set: once more from scratch.
+            self._models = None
+        return None
+
+    def _assemble(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array:
+        """Fill the bounds in place; return the gradients (joints, N)."""
+        p, n, b = self._prediction, self._n, self._bounds
+        speed, bend, jerk = b.velocity_rad_s, b.acceleration_rad_s2, b.jerk_rad_s3
+        linear = self._gradient_state @ state - self._gradient_q.T @ position - \
+            self._gradient_v.T @ velocity
+        gradient: Array = np.ascontiguousarray((linear * (jerk * self._cost_scale)).T)
+        free_q, free_v, free_a = p.free_q @ state, p.free_v @ state, p.free_a @ state
+        # The bounds always admit what is left of the committed plan: an arm that starts outside of a
+        # tightened bound may come back, and rounding can never make a QP infeasible.
+        lower_q = np.minimum(self._lower, kept.position[1:]) - free_q
+        upper_q = np.maximum(self._upper, kept.position[1:]) - free_q
+        kept_v, kept_a = kept.velocity[1:-1], kept.acceleration[1:-1]
+        lower_v = (np.minimum(-self._speed, kept_v) - free_v[:-1]) / speed
+        upper_v = (np.maximum(self._speed, kept_v) - free_v[:-1]) / speed
+        lower_a = (np.minimum(-self._bend, kept_a) - free_a[:-1]) / bend
+        upper_a = (np.maximum(self._bend, kept_a) - free_a[:-1]) / bend
+        rest = np.stack([-free_v[-1] / speed, -free_a[-1] / bend])
+        kept_jerk = kept.jerk / jerk
+        keep = 1.0 - SOLVER_MARGIN
+        low_jerk, high_jerk = np.minimum(-keep, kept_jerk), np.maximum(keep, kept_jerk)
+        a, c, d = 2 * n, 3 * n - 1, 4 * n - 2
+        for j in range(self._joints):
+            low, high = self._lower_bound[j], self._upper_bound[j]
+            low[:n], high[:n] = low_jerk[:, j], high_jerk[:, j]
+            low[n:a], high[n:a] = lower_q[:, j], upper_q[:, j]
+            low[a:c], high[a:c] = lower_v[:, j], upper_v[:, j]
+            low[c:d], high[c:d] = lower_a[:, j], upper_a[:, j]
+            row = d
+            for chord, limit in zip(self._chords[j], self._chord_limit[j], strict=True):
+                sign = (1.0 if chord.upper else -1.0) / speed[j]
+                left = sign * (kept.velocity[1:, j] - chord.slope * kept.position[1:, j])
+                high[row: row + n] = np.maximum(limit, left) - \
+                    sign * (free_v[:, j] - chord.slope * free_q[:, j])
+                low[row: row + n] = -UNBOUNDED
+                row += n
+            low[row:], high[row:] = rest[:, j], rest[:, j]
+        return gradient
+
+    def _solve_all(self, gradient: Array) -> Array | None:
+        """Solve the QP of every joint; None if one of them has no optimum."""
+        first = self._models is None
+        if self._models is None:
+            self._models = [daqp.Model() for _ in range(self._joints)]
+        jerk: Array = np.empty((self._n, self._joints))
+        for j, model in enumerate(self._models):
+            high, low = self._upper_bound[j], self._lower_bound[j]
+            if first:
+                flag, _ = model.setup(
+                    self._hessian[j], gradient[j], self._rows[j], high.copy(), low.copy(),
+                    self._sense[j].copy())
+                if flag < 0:
+                    return None
+            elif model.update(f=gradient[j], bupper=high, blower=low) < 0:
+                return None
+            x, _, flag, _ = model.solve()
+            if flag != OPTIMAL:
+                return None
+            jerk[:, j] = x
+        jerk *= self._bounds.jerk_rad_s3
+        # NaN compares false, so it is refused too.
+        return jerk if bool(np.abs(jerk).max() < np.inf) else None

@@ -1,0 +1,128 @@
+"""What shall be followed when: the reference, its clock, the governor's pace and the gripper's rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosmos3_ros.contracts import ActionChunk
+from cosmos3_ros.robots import Robot
+
+from .admission import AdmittedChunk, ChunkRefused
+from .config import ControllerConfig
+from .governor import Governor
+from .gripper_schedule import GripperSchedule
+from .reference import ChunkSpline, Reference
+from .reference_clock import FREE_PACE, PaceProfile, ReferenceClock
+
+Array = NDArray[np.float64]
+
+NOTHING: Array = np.empty(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splice:
+    """A prepared change of the reference, computed outside of the control loop.
+
+    :param base: The reference that it continues; it fits no other.
+    """
+
+    base: Reference
+    admitted: AdmittedChunk
+    reference: Reference
+    profile: PaceProfile
+    seam: dict[str, float]
+
+
+class Timeline:
+    """The reference over the node's time. Not thread-safe; the controller holds the lock."""
+
+    def __init__(self, robot: Robot, config: ControllerConfig) -> None:
+        self._config = config
+        self._step_ns = config.plan_period_ns
+        self._steps = config.horizon_steps
+        self.governor = Governor(robot, config)
+        self.gripper = GripperSchedule(robot.gripper)
+        self.chunk: ActionChunk | None = None
+        self.seam: dict[str, float] = {}
+        self.restart(robot.home_rad, 0, None)
+
+    def restart(self, position: Array, now_ns: int, gripper: float | None) -> None:
+        """Stand still at ``position``; forget all chunks."""
+        self.clock = ReferenceClock(now_ns, self._config.clock_slew_per_s)
+        self.reference = Reference.hold(position, 0.0, self._config.blend_s)
+        self.chunk, self.seam = None, {}
+        self._profile = FREE_PACE
+        self._readings, self._paces = NOTHING, NOTHING
+        self.governor.reset()
+        self.gripper.restart(gripper)
+
+    @property
+    def newest_stamp_ns(self) -> int | None:
+        """Stamp of the newest chunk accepted."""
+        return None if self.chunk is None else self.chunk.stamp_ns
+
+    def place(self, chunk: ActionChunk, now_ns: int) -> tuple[float, float, Reference]:
+        """Return the clock's reading at the chunk's stamp and now, and the reference to continue.
+
+        :raises ChunkRefused: The observation is older than the clock's history.
+        """
+        reading = self.clock.reading_at(chunk.stamp_ns)
+        now = self.clock.reading_at(now_ns)
+        if reading is None or now is None:
+            raise ChunkRefused(
+                f'the observation is {(now_ns - chunk.stamp_ns) * 1e-9:.3f} s old, older than the '
+                'reference clock remembers')
+        return reading, now, self.reference
+
+    def prepare(
+        self, admitted: AdmittedChunk, reading_s: float, now_s: float, base: Reference,
+    ) -> Splice:
+        """Build the spline, the splice and its pace; heavy, and free of shared state."""
+        step_s = admitted.chunk.step_ns * 1e-9
+        spline = ChunkSpline.through(reading_s + step_s, step_s, admitted.rows)
+        reference, seam = base.spliced(spline, now_s, self._config.blend_s)
+        return Splice(base, admitted, reference, self.governor.profile(reference), seam)
+
+    def install(self, splice: Splice, now_ns: int) -> bool:
+        """Make ``splice`` the reference; False if the reference has changed meanwhile."""
+        if splice.base is not self.reference:
+            return False
+        if self.chunk is None:
+            # The reference stands still, so the clock may, and the ramp starts from there.
+            self.clock.halt()
+            self.governor.start_ramp(now_ns)
+            self._readings, self._paces = NOTHING, NOTHING
+        self._profile = splice.profile.after(self._profile)
+        self.reference, self.seam = splice.reference, splice.seam
+        self.chunk = splice.admitted.chunk
+        spline = splice.reference.spline
+        self.gripper.add(spline.start_s, spline.step_s, self.chunk.gripper)
+        return True
+
+    def horizon(self, at_ns: int) -> tuple[Array, Array, Array]:
+        """Advance the clock to ``at_ns``; return the reference at the next N planning instants.
+
+        :returns: Position, velocity, acceleration over the node's time, each (N, joints).
+        """
+        self.clock.advance(at_ns, self._readings, self._paces, self._step_ns)
+        self._readings, self._paces = self.clock.predict(
+            self._steps, self._step_ns * 1e-9, self.governor.target(at_ns), self._profile)
+        q, v, a, _ = self.reference.evaluate(self._readings)
+        pace = self._paces[:, None]
+        return q, v * pace, a * pace * pace
+
+    def gripper_at(self, now_ns: int) -> float:
+        """Return the gripper command for ``now_ns``."""
+        reading = self.clock.reading_at(now_ns)
+        return self.gripper.value if reading is None else self.gripper.at(reading, now_ns)
+
+    def has_run_out(self) -> bool:
+        """Tell whether the reference stands still because no rows are left."""
+        return self.chunk is not None and self.clock.reading_s >= self.reference.end_s
+
+    def causes(self, now_ns: int) -> list[str]:
+        """Name what slows the reference now."""
+        causes = self.governor.causes(now_ns)
+        cause = self._profile.cause(self.clock.reading_s)
+        return [*causes, cause] if cause else causes
