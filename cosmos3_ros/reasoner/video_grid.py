@@ -59,11 +59,12 @@ def bounded_size(
         shrink = math.sqrt(frames * tall * wide / max_pixels)
         rows = max(1, math.floor(tall / shrink / multiple))
         columns = max(1, math.floor(wide / shrink / multiple))
-        # One side at its minimum of one multiple may leave the other too long for the budget.
-        most = max_pixels // (frames * multiple * multiple)
-        rows, columns = min(rows, max(1, most // columns)), min(columns, max(1, most // rows))
     elif area < min_pixels:
         enlarge = math.sqrt(min_pixels / (frames * tall * wide))
         rows = math.ceil(tall * enlarge / multiple)
         columns = math.ceil(wide * enlarge / multiple)
+    # A side at its minimum of one multiple, or rounding up, may leave the other too long for the budget.
+    most = max_pixels // (frames * multiple * multiple)
+    if rows * columns > most:
+        rows, columns = (max(1, most // columns), columns) if rows > columns else (rows, max(1, most // rows))
     return rows * multiple, columns * multiple

@@ -1,6 +1,7 @@
 import json
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import pytest
 
 from cosmos3_ros.contracts import Plausibility, TaskState
@@ -16,9 +17,13 @@ from cosmos3_ros.reasoner.short_answer import read_short
 
 SIZES = {'wrist': (360, 640), 'exterior_1': (180, 320)}
 GOOD = {
-    'caption': 'An arm above a red cube.', 'objects': [{'label': 'red cube', 'bbox_2d': [250, 500, 500, 1000]}],
-    'next_action': 'grasp the red cube', 'task_state': 'in_progress', 'hazards': ['a hand is near'],
-    'plausibility': 'possible'}
+    'caption': 'An arm above a red cube.',
+    'objects': [{'label': 'red cube', 'bbox_2d': [250, 500, 500, 1000]}],
+    'next_action': 'grasp the red cube',
+    'task_state': 'in_progress',
+    'hazards': ['a hand is near'],
+    'plausibility': 'possible',
+}
 
 
 def good(**changes):
@@ -68,7 +73,7 @@ REPORTED = {
     'prose only': ('I see a red cube on a table.', 'neither'),
     'refusal': ("I'm sorry, I can't help with that.", 'neither'),
     'cut off in a string': (good()[:40], 'not finished'),
-    'cut off after the objects': (good()[:good().index('"next_action"')], 'not finished'),
+    'cut off after the objects': (good()[: good().index('"next_action"')], 'not finished'),
     'cut off by one brace': (good()[:-1], 'not finished'),
     'cut off in a fence': ('```json\n' + good()[:90] + '\n```', 'not finished'),
     'reasoning never ends': (f'<think>I think that {good()}', 'max_new_tokens'),
@@ -103,24 +108,37 @@ REPORTED = {
     'a box in pixels': (good(objects=[{'label': 'x', 'bbox_2d': [100, 200, 1800, 1000]}]), '0 to 1000'),
     'a negative box': (good(objects=[{'label': 'x', 'bbox_2d': [-200, 0, 10, 10]}]), '0 to 1000'),
     'a box inside out': (good(objects=[{'label': 'x', 'bbox_2d': [500, 0, 100, 10]}]), 'x1 <= x2'),
-    'an infinite box': (good(objects=[{'label': 'x', 'bbox_2d': [0, 0, 1, 2]}]).replace('2]', '1e999]'), '1000'),
+    'an infinite box': (
+        good(objects=[{'label': 'x', 'bbox_2d': [0, 0, 1, 2]}]).replace('2]', '1e999]'),
+        '1000',
+    ),
     'a box of a number with 400 digits': (good().replace('250', '9' * 400), '1000'),
     'a box of a number with 5000 digits': (good().replace('250', '9' * 5000), ''),
     'an unknown camera': (good(objects=[{'label': 'x', 'bbox_2d': [1, 2, 3, 4], 'camera': 'nose'}]), 'nose'),
-    'a camera that is a list': (good(objects=[{'label': 'x', 'bbox_2d': [1, 2, 3, 4], 'camera': []}]), 'camera'),
+    'a camera that is a list': (
+        good(objects=[{'label': 'x', 'bbox_2d': [1, 2, 3, 4], 'camera': []}]),
+        'camera',
+    ),
     'unknown state': (good(task_state='almost'), 'in_progress'),
     'state a number': (good(task_state=1), 'task_state: 1'),
     'plausibility a truth': (good(plausibility=True), 'plausibility: True'),
     'a hazard that is no text': (good(hazards=[{'x': 1}]), 'hazards[0]'),
     'hazards a string': (good(hazards='none'), 'hazards'),
     'far too many objects': (
-        good(objects=[{'label': 'x', 'bbox_2d': [1, 2, 3, 4]}] * 1000), f'the first {MOST_OBJECTS}'),
+        good(objects=[{'label': 'x', 'bbox_2d': [1, 2, 3, 4]}] * 1000),
+        f'the first {MOST_OBJECTS}',
+    ),
     'one token for ever': ('the the ' * 40000, 'neither'),
     'one bracket for ever': ('{' * 50000, 'not finished'),
     'opening brackets and colons': ('{:[' * 20000, ''),
-    'lone surrogate': (good(caption='x').replace('"x"', '"\\ud800"').replace('"possible"', '3'), 'plausibility'),
+    'lone surrogate': (
+        good(caption='x').replace('"x"', '"\\ud800"').replace('"possible"', '3'),
+        'plausibility',
+    ),
     'template placeholder copied': (
-        good(task_state='unknown|in_progress|done|failed'), 'unknown|in_progress'),
+        good(task_state='unknown|in_progress|done|failed'),
+        'unknown|in_progress',
+    ),
 }
 
 
@@ -160,7 +178,8 @@ def test_what_fits_is_kept_beside_what_does_not():
 
 def test_boxes_are_in_the_pixels_of_their_own_camera():
     answer = read_scene(
-        good(objects=[{'label': 'x', 'bbox_2d': [500, 500, 1000, 1000], 'camera': 'exterior_1'}]), SIZES)
+        good(objects=[{'label': 'x', 'bbox_2d': [500, 500, 1000, 1000], 'camera': 'exterior_1'}]), SIZES
+    )
     assert answer.objects[0].box_px == (160.0, 90.0, 320.0, 180.0)
 
 
@@ -178,8 +197,14 @@ def test_text_is_bounded_and_can_be_put_into_a_message():
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(
-        st.sampled_from([*SCENE_KEYS, 'label', 'bbox_2d', 'camera', 'x']), inner, max_size=6), max_leaves=20)
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from([*SCENE_KEYS, 'label', 'bbox_2d', 'camera', 'x']), inner, max_size=6
+        )
+    ),
+    max_leaves=20,
+)
 KINDS = ('boxes', 'points', 'plausibility', 'yes_no', 'steps', 'text')
 
 
@@ -212,7 +237,7 @@ def test_arbitrary_json_never_raises(value):
 @given(st.integers(0, len(good())), st.integers(0, len(good())), st.text(max_size=4))
 def test_a_damaged_report_is_read_or_reported(start, end, patch):
     text = good()
-    answer = check_every_reader(text[:min(start, end)] + patch + text[max(start, end):])
+    answer = check_every_reader(text[: min(start, end)] + patch + text[max(start, end) :])
     assert answer.parsed == (not answer.problems)
 
 
@@ -224,7 +249,9 @@ def test_a_report_cut_anywhere_is_never_taken_for_a_whole_one(end):
 
 
 @settings(max_examples=200, deadline=None)
-@given(JSON_VALUES.filter(lambda value: isinstance(value, dict | list)), st.sampled_from(['', 'x ', '```json\n']))
+@given(
+    JSON_VALUES.filter(lambda value: isinstance(value, dict | list)), st.sampled_from(['', 'x ', '```json\n'])
+)
 def test_first_json_returns_what_was_written(value, before):
     text = json.dumps(value)
     if 'NaN' in text or 'Infinity' in text:
@@ -244,42 +271,60 @@ def test_a_runaway_answer_is_read_to_a_bound():
         first_json(' ' * LONGEST_TEXT + good(), dict)
 
 
-@pytest.mark.parametrize('text, reasoning, answer, finished', [
-    ('yes', '', 'yes', True),
-    ('<think>a</think> b', 'a', 'b', True),
-    ('a</think>b', 'a', 'b', True),
-    ('<think>a', 'a', '', False),
-    ('<think>a</think>b</think>c', 'a</think>b', 'c', True),
-])
+@pytest.mark.parametrize(
+    'text, reasoning, answer, finished',
+    [
+        ('yes', '', 'yes', True),
+        ('<think>a</think> b', 'a', 'b', True),
+        ('a</think>b', 'a', 'b', True),
+        ('<think>a', 'a', '', False),
+        ('<think>a</think>b</think>c', 'a</think>b', 'c', True),
+    ],
+)
 def test_reasoning_is_taken_off(text, reasoning, answer, finished):
     split = split_reasoning(text)
     assert (split.reasoning, split.answer, split.finished) == (reasoning, answer, finished)
 
 
-@pytest.mark.parametrize('kind, text, value', [
-    ('plausibility', 'A', Plausibility.POSSIBLE),
-    ('plausibility', '(B)', Plausibility.IMPOSSIBLE),
-    ('plausibility', 'B.', Plausibility.IMPOSSIBLE),
-    ('plausibility', '(A) Possible', Plausibility.POSSIBLE),
-    ('plausibility', 'This is impossible.', Plausibility.IMPOSSIBLE),
-    ('plausibility', '<think>maybe B</think>A', Plausibility.POSSIBLE),
-    ('yes_no', 'Yes.', True),
-    ('yes_no', 'no', False),
-    ('yes_no', '**True**', True),
-    ('steps', '1. reach\n2) grasp\n- lift\n\nStep 4: place', ('reach', 'grasp', 'lift', 'place')),
-    ('text', ' hello ', 'hello'),
-])
+@pytest.mark.parametrize(
+    'kind, text, value',
+    [
+        ('plausibility', 'A', Plausibility.POSSIBLE),
+        ('plausibility', '(B)', Plausibility.IMPOSSIBLE),
+        ('plausibility', 'B.', Plausibility.IMPOSSIBLE),
+        ('plausibility', '(A) Possible', Plausibility.POSSIBLE),
+        ('plausibility', 'This is impossible.', Plausibility.IMPOSSIBLE),
+        ('plausibility', '<think>maybe B</think>A', Plausibility.POSSIBLE),
+        ('yes_no', 'Yes.', True),
+        ('yes_no', 'no', False),
+        ('yes_no', '**True**', True),
+        ('steps', '1. reach\n2) grasp\n- lift\n\nStep 4: place', ('reach', 'grasp', 'lift', 'place')),
+        ('text', ' hello ', 'hello'),
+    ],
+)
 def test_short_answers(kind, text, value):
     reading = read_short(kind, text, SIZES)
     assert reading.value == value and not reading.problems
 
 
-@pytest.mark.parametrize('kind, text', [
-    ('plausibility', '(A) Possible (B) Impossible'), ('plausibility', 'All is well'), ('plausibility', ''),
-    ('yes_no', 'nothing moves'), ('yes_no', 'perhaps'), ('steps', ''), ('text', ''), ('boxes', 'none'),
-    ('boxes', '{"label": "x"}'), ('boxes', '[{"bbox_2d": [1, 2, 3], "label": "x"}]'),
-    ('points', '[{"point_2d": [1]}]'), ('points', '[[1, 2]]'), *((kind, '<think>hm') for kind in KINDS),
-])
+@pytest.mark.parametrize(
+    'kind, text',
+    [
+        ('plausibility', '(A) Possible (B) Impossible'),
+        ('plausibility', 'All is well'),
+        ('plausibility', ''),
+        ('yes_no', 'nothing moves'),
+        ('yes_no', 'perhaps'),
+        ('steps', ''),
+        ('text', ''),
+        ('boxes', 'none'),
+        ('boxes', '{"label": "x"}'),
+        ('boxes', '[{"bbox_2d": [1, 2, 3], "label": "x"}]'),
+        ('points', '[{"point_2d": [1]}]'),
+        ('points', '[[1, 2]]'),
+        *((kind, '<think>hm') for kind in KINDS),
+    ],
+)
 def test_short_answers_that_cannot_be_read_are_reported(kind, text):
     assert read_short(kind, text, SIZES).problems
 

@@ -1,4 +1,5 @@
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -41,7 +42,9 @@ def test_pixels_belong_to_their_stamps():
 @settings(max_examples=60, deadline=None)
 @given(
     gaps=st.lists(st.integers(1, 400), min_size=1, max_size=60),
-    fps=st.floats(0.5, 15.0), pairs=st.integers(1, 6))
+    fps=st.floats(0.5, 15.0),
+    pairs=st.integers(1, 6),
+)
 def test_any_timing_gives_an_even_strictly_increasing_clip_or_a_reason(gaps, fps, pairs):
     buffer = ClipBuffer(('a',), horizon_s=30.0)
     stamps = SECOND + np.cumsum(gaps) * 10**6
@@ -100,7 +103,9 @@ def test_scaling_keeps_the_picture():
         buffer.add('a', i * 10**9, left_red)
     (clip,) = buffer.take(1.0, 2, 10**9)
     frame = clip.frames[0]
-    assert frame[:, :frame.shape[1] // 2 - 2, 0].min() > 250 and frame[:, frame.shape[1] // 2 + 2:].max() < 5
+    assert (
+        frame[:, : frame.shape[1] // 2 - 2, 0].min() > 250 and frame[:, frame.shape[1] // 2 + 2 :].max() < 5
+    )
 
 
 def test_clock_going_back_clears_everything_and_is_counted():
@@ -159,28 +164,42 @@ def test_slow_camera_gives_a_shorter_clip_not_repeated_frames():
     assert len(clip.frames) == 2 and len(set(clip.stamps_ns.tolist())) == 2
 
 
-@pytest.mark.parametrize('bad, text', [
-    ({'camera': 'nose', 'frame': image()}, "one of ['wrist']"),
-    ({'camera': 'wrist', 'frame': image()[..., :2]}, 'height, width, 3'),
-    ({'camera': 'wrist', 'frame': image().astype(np.float32)}, 'uint8'),
-    ({'camera': 'wrist', 'frame': image()[0]}, 'height, width, 3'),
-    ({'camera': 'wrist', 'frame': image()[:0]}, 'height, width, 3'),
-])
+@pytest.mark.parametrize(
+    'bad, text',
+    [
+        ({'camera': 'nose', 'frame': image()}, "one of ['wrist']"),
+        ({'camera': 'wrist', 'frame': image()[..., :2]}, 'height, width, 3'),
+        ({'camera': 'wrist', 'frame': image().astype(np.float32)}, 'uint8'),
+        ({'camera': 'wrist', 'frame': image()[0]}, 'height, width, 3'),
+        ({'camera': 'wrist', 'frame': image()[:0]}, 'height, width, 3'),
+    ],
+)
 def test_bad_frames_are_refused_with_what_is_allowed(bad, text):
     with pytest.raises(ContractError, match=text.replace('[', r'\[').replace(']', r'\]')):
         ClipBuffer(('wrist',)).add(bad['camera'], 0, bad['frame'])
 
 
-@pytest.mark.parametrize('fps, frames', [(0.0, 4), (-1.0, 4), (16.0, 4), (float('nan'), 4), (4.0, 3), (4.0, 0),
-                                         (1.0, 40)])
+@pytest.mark.parametrize(
+    'fps, frames', [(0.0, 4), (-1.0, 4), (16.0, 4), (float('nan'), 4), (4.0, 3), (4.0, 0), (1.0, 40)]
+)
 def test_clips_that_can_never_be_served_are_refused(fps, frames):
     with pytest.raises(ContractError):
         filled()[0].take(fps, frames, 0)
 
 
-@pytest.mark.parametrize('options', [
-    {'cameras': ()}, {'cameras': ('a', 'a')}, {'cameras': ('',)}, {'horizon_s': 0}, {'rate_hz': float('inf')},
-    {'max_age_s': -1}, {'max_frame_pixels': 10}, {'max_clip_pixels': 1024}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'cameras': ()},
+        {'cameras': ('a', 'a')},
+        {'cameras': ('',)},
+        {'horizon_s': 0},
+        {'rate_hz': float('inf')},
+        {'max_age_s': -1},
+        {'max_frame_pixels': 10},
+        {'max_clip_pixels': 1024},
+    ],
+)
 def test_bad_options_are_refused(options):
     with pytest.raises(ContractError):
         ClipBuffer(**{'cameras': ('a',), **options})

@@ -1,4 +1,5 @@
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 import yaml
 
@@ -11,18 +12,31 @@ ONE = {'prompts': {'caption': {'text': 'Describe $object.', 'answer': 'text', 'm
 def test_the_shipped_prompts_load_and_each_can_be_asked():
     book = PromptBook.load()
     for name in book.prompts:
-        question = book.ask(name, instruction='lift the cube', object='the cube', question='Is it red?',
-                            cameras='wrist')
+        question = book.ask(
+            name, instruction='lift the cube', object='the cube', question='Is it red?', cameras='wrist'
+        )
         assert question.text and '$' not in question.text and question.prompt == name
         assert question.system == 'You are a helpful assistant.'
-    assert {'scene_report', 'caption', 'next_action', 'plan', 'grounding', 'trajectory', 'plausibility', 'fact',
-            'free', 'free_think'} <= set(book.prompts)
+    assert {
+        'scene_report',
+        'caption',
+        'next_action',
+        'plan',
+        'grounding',
+        'trajectory',
+        'plausibility',
+        'fact',
+        'free',
+        'free_think',
+    } <= set(book.prompts)
 
 
 def test_formats_that_the_model_was_trained_on_are_kept():
     book = PromptBook.load()
     words = {'instruction': 'lift the cup', 'object': 'the cup', 'question': 'Is it red?', 'cameras': 'wrist'}
-    assert book.ask('grounding', **words).text == 'Locate the accurate bounding box of the cup. Return a json.'
+    assert (
+        book.ask('grounding', **words).text == 'Locate the accurate bounding box of the cup. Return a json.'
+    )
     assert book.ask('next_action', **words).text == 'What can be the next immediate action?'
     assert '(A) Possible (B) Impossible' in book.ask('plausibility', **words).text
     assert '{"point_2d": [x, y], "label": "gripper trajectory"}' in book.ask('trajectory', **words).text
@@ -59,20 +73,33 @@ def test_what_a_user_writes_cannot_speak_as_the_system(text):
 
 
 def test_a_dollar_in_a_word_stays_a_dollar():
-    assert PromptBook.from_document(ONE).ask('caption', object='$5 and $object').text == 'Describe $5 and $object.'
+    assert (
+        PromptBook.from_document(ONE).ask('caption', object='$5 and $object').text
+        == 'Describe $5 and $object.'
+    )
 
 
-@pytest.mark.parametrize('document, text', [
-    (None, 'mapping'), ([], 'mapping'), ({'prompts': {}}, 'at least one'), ({'prompts': []}, 'at least one'),
-    ({**ONE, 'promts': {}}, 'promts'), ({**ONE, 'system': 3}, 'system'),
-    ({'prompts': {'a': 'text'}}, 'a: str'), ({'prompts': {'a': {}}}, 'text'),
-    ({'prompts': {'a': {'text': '   '}}}, 'text'), ({'prompts': {'a': {'text': 'x', 'kind': 'y'}}}, 'kind'),
-    ({'prompts': {'a': {'text': 'x', 'answer': 'json'}}}, "'scene'"),
-    ({'prompts': {'a': {'text': 'do $task'}}}, "'instruction'"), ({'prompts': {'a': {'text': '5 $ each'}}}, r'\$\$'),
-    ({'prompts': {'a': {'text': 'x', 'max_new_tokens': 0}}}, '1 to'),
-    ({'prompts': {'a': {'text': 'x', 'max_new_tokens': True}}}, '1 to'),
-    ({'prompts': {'a': {'text': 'x', 'think': 'no'}}}, 'true or false'),
-])
+@pytest.mark.parametrize(
+    'document, text',
+    [
+        (None, 'mapping'),
+        ([], 'mapping'),
+        ({'prompts': {}}, 'at least one'),
+        ({'prompts': []}, 'at least one'),
+        ({**ONE, 'promts': {}}, 'promts'),
+        ({**ONE, 'system': 3}, 'system'),
+        ({'prompts': {'a': 'text'}}, 'a: str'),
+        ({'prompts': {'a': {}}}, 'text'),
+        ({'prompts': {'a': {'text': '   '}}}, 'text'),
+        ({'prompts': {'a': {'text': 'x', 'kind': 'y'}}}, 'kind'),
+        ({'prompts': {'a': {'text': 'x', 'answer': 'json'}}}, "'scene'"),
+        ({'prompts': {'a': {'text': 'do $task'}}}, "'instruction'"),
+        ({'prompts': {'a': {'text': '5 $ each'}}}, r'\$\$'),
+        ({'prompts': {'a': {'text': 'x', 'max_new_tokens': 0}}}, '1 to'),
+        ({'prompts': {'a': {'text': 'x', 'max_new_tokens': True}}}, '1 to'),
+        ({'prompts': {'a': {'text': 'x', 'think': 'no'}}}, 'true or false'),
+    ],
+)
 def test_a_wrong_file_is_refused_with_what_is_allowed(document, text):
     with pytest.raises(PromptError, match=text):
         PromptBook.from_document(document)

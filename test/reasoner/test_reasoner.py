@@ -8,10 +8,19 @@ from cosmos3_ros.contracts import ContractError, Plausibility, TaskState
 from cosmos3_ros.reasoner import BackendError, PromptBook, PromptError, Reasoner, create_backend
 from cosmos3_ros.reasoner.annotation import annotate
 
-REPORT = json.dumps({
-    'caption': 'A cube.', 'objects': [{'label': 'cube', 'bbox_2d': [0, 0, 500, 500]},
-                                      {'label': 'zone', 'bbox_2d': [500, 500, 1000, 1000], 'camera': 'exterior_1'}],
-    'next_action': 'lift it', 'task_state': 'done', 'hazards': [], 'plausibility': 'possible'})
+REPORT = json.dumps(
+    {
+        'caption': 'A cube.',
+        'objects': [
+            {'label': 'cube', 'bbox_2d': [0, 0, 500, 500]},
+            {'label': 'zone', 'bbox_2d': [500, 500, 1000, 1000], 'camera': 'exterior_1'},
+        ],
+        'next_action': 'lift it',
+        'task_state': 'done',
+        'hazards': [],
+        'plausibility': 'possible',
+    }
+)
 
 
 def make(*texts, **options):
@@ -28,7 +37,9 @@ def test_a_report_carries_everything_about_its_clips():
     assert report.stamp_ns == 10**9 + 1_250_000_000 and report.clip_start_ns == 10**9
     assert report.clip_frames == 6 and report.cameras == ('wrist', 'exterior_1')
     assert report.task_state is TaskState.DONE and report.plausibility is Plausibility.POSSIBLE
-    assert report.objects[0].box_px == (0.0, 0.0, 320.0, 240.0), 'pixels of the camera, not of the scaled clip'
+    assert report.objects[0].box_px == (0.0, 0.0, 320.0, 240.0), (
+        'pixels of the camera, not of the scaled clip'
+    )
     assert report.objects[1].box_px == (48.0, 32.0, 96.0, 64.0), 'without a known size: pixels of the clip'
     assert report.latency_s == 0.25 and not report.identity.trained
     cameras, question = backend.asked[-1]
@@ -72,7 +83,9 @@ def test_every_prompt_can_be_asked_by_name():
     reasoner, _ = make('B')
     reading, answer = reasoner.read('plausibility', [make_clip()])
     assert reading.value is Plausibility.IMPOSSIBLE and answer.text == 'B'
-    scene, _ = make(REPORT)[0].read('scene_report', [make_clip('wrist'), make_clip('exterior_1')], instruction='x')
+    scene, _ = make(REPORT)[0].read(
+        'scene_report', [make_clip('wrist'), make_clip('exterior_1')], instruction='x'
+    )
     assert scene.value.caption == 'A cube.' and not scene.problems
     with pytest.raises(PromptError, match='scene_report'):
         reasoner.read('none', [make_clip()])
