@@ -121,7 +121,8 @@ class OraclePolicy:
             raise PolicyError(
                 f'policy oracle: the simulation state nearest to the observation is '
                 f'{distance_ns * 1e-9:.3f} s away, {_MAX_DISTANCE_NS * 1e-9:g} s is allowed; '
-                'check that simulator and generator run on the same clock (use_sim_time) and that simulation_state is published')
+                'check that simulator and generator run on the same clock (use_sim_time) and that '
+                'simulation_state is published')
         return snapshot
 
     def _check_goal(self, instruction: str, snapshot: SimulationSnapshot) -> Goal:
