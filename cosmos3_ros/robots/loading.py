@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from ..resources import shared_file
 from .description import Description, read_description
 from .errors import RobotError
+from .limit_files import FileLimits, read_joint_limits, read_urdf_limits
 from .limits import JointLimits
+from .merging import merge_limits
 from .profile import Profile, read_profiles
 from .robot import Robot
 
@@ -129,7 +131,10 @@ def _find(name_or_path: str) -> Path:
 
 
 def _merge_files(description: Description, urdf: Path | None, joint_limits: Path | None) -> JointLimits:
-    limits = description.datasheet
-    if urdf is not None or joint_limits is not None:
-        raise RobotError('urdf and joint_limits are not read yet')
-    return limits
+    names = description.joint_names
+    extra: list[FileLimits] = []
+    if urdf is not None:
+        extra.extend(read_urdf_limits(Path(urdf), names))
+    if joint_limits is not None:
+        extra.extend(read_joint_limits(Path(joint_limits), names))
+    return merge_limits(description.datasheet, extra)
