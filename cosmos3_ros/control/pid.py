@@ -2,17 +2,18 @@
 
 The law works on the acceleration that the next node shall have,
 
-    a = a_ref + Kp (q_ref - q) + Kd (v_ref - v) + integral,
+    a = a_ref + Kd (v_ref + e_v - v) + integral,    e_v = (Kp / Kd) (q_ref - q),
 
-where q and v are the plan's own, extrapolated to that node, and v_ref is feed-forward: the derivative
-term acts on the measurement (-Kd v), so a step of the reference's position gives no kick. The jerk
-that reaches this acceleration is followed by the shortest stop of least jerk that keeps the limits.
-If none does, the plan is mixed with what is left of the committed one, exactly as far as the limits
-allow (a ratio test: joint limits are linear in the jerks). So a PID can no more leave the limits than
-the MPC can, and passes the same verification.
+where q and v are the plan's own, extrapolated to that node, and a_ref, v_ref are feed-forward: the
+derivative term acts on the measurement (-Kd v), so a step of the reference gives no derivative kick.
+e_v is held below sqrt(2 c A |q_ref - q|), the speed from which a share c of the acceleration limit A
+still stops within the error, or a far reference would be overrun for ever.
+
+The jerk that reaches this acceleration is followed by the shortest stop of least jerk that keeps the
+limits. If none does, the plan is mixed with what is left of the committed one, exactly as far as the
+limits allow (a ratio test: joint limits are linear in the jerks). So a PID can no more leave the
+limits than the MPC can, and passes the same verification.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +26,11 @@ from .triple_integrator import Prediction
 Array = NDArray[np.float64]
 
 # Steps of the stops that are tried, shortest first; the longest fills the horizon.
+STOP_STEPS = (2, 3, 5, 8, 12, 18, 26, 36, 50, 70, 99)
 # A stop that touches its bounds to rounding fits.
 ROUNDING = 1e-9
-STOP_STEPS = (2, 3, 4, 6, 8, 11, 15, 20, 26, 34, 44, 56, 72, 92)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rows:
-    """Quantities that are bounded, linear in the jerks: values (rows, joints) and their bounds."""
-
-    value: Array
-    lower: Array
-    upper: Array
+# Share of the acceleration limit that a far reference is approached with.
+APPROACH_SHARE = 0.5
 
 
 class Pid:
@@ -53,12 +47,24 @@ class Pid:
         h, n = p.step_s, p.steps
         bow = np.minimum(bounds.jerk_rad_s3, 2.0 * bounds.acceleration_rad_s2 / h) * h * h / 8.0
         keep = 1.0 - SOLVER_MARGIN
-        self._bow = bow
-        self._speed = np.maximum(bounds.velocity_rad_s - bow, 0.1 * bounds.velocity_rad_s) * keep
+        speed = np.maximum(bounds.velocity_rad_s - bow, 0.1 * bounds.velocity_rad_s) * keep
         self._bend = bounds.acceleration_rad_s2 * keep
         self._jerk = bounds.jerk_rad_s3 * keep
         sag = bounds.acceleration_rad_s2 * h * h / 8.0 + SOLVER_MARGIN
-        self._lower, self._upper = bounds.lower_rad + sag, bounds.upper_rad - sag
+        self._limits = (
+            (bounds.lower_rad + sag, bounds.upper_rad - sag), (-speed, speed),
+            (-self._bend, self._bend), (-self._jerk, self._jerk))
+        # Excess is compared across quantities in units of these.
+        self._spans = tuple(high - low for low, high in self._limits)
+        chords = bounds.chords
+        self._chord_joint = np.array([c.joint for c in chords], dtype=np.intp)
+        self._chord_slope = np.array([c.slope for c in chords])
+        self._chord_sign = np.array([1.0 if c.upper else -1.0 for c in chords])
+        loss = [
+            bow[c.joint] + abs(c.slope) * bounds.acceleration_rad_s2[c.joint] * h * h / 8.0
+            + SOLVER_MARGIN * bounds.velocity_rad_s[c.joint] for c in chords]
+        self._chord_limit = self._chord_sign * np.array([c.offset for c in chords]) - np.array(loss)
+        self._ratio = gains.proportional / gains.derivative if gains.derivative > 0.0 else 0.0
         self._integral = np.zeros(len(bounds.lower_rad))
         self.servo_error = np.zeros(len(bounds.lower_rad))
         """Measured minus commanded position, which the integral takes out."""
@@ -91,34 +97,27 @@ class Pid:
         """
         h, gains = self._prediction.step_s, self._gains
         q, v, a = state
-        ahead_q, ahead_v = q + h * v + h * h / 2.0 * a, v + h * a
-        error = position[0] - ahead_q
+        ahead_v = v + h * a
+        error = position[0] - (q + h * v + h * h / 2.0 * a)
+        approach = np.sqrt(2.0 * APPROACH_SHARE * self._bend * np.abs(error))
+        closing = np.clip(self._ratio * error, -approach, approach)
         wanted = (
-            acceleration[0] + gains.proportional * error + gains.derivative * (velocity[0] - ahead_v)
-            + self._integral)
-        first = np.clip(np.clip(wanted, -self._bend, self._bend) - a, -h * self._jerk, h * self._jerk) / h
-        drives = np.stack([v, a, first])
-        candidates = self._plans @ drives
-        rows = self._rows_of(candidates, state, kept)
-        # Normalised by each quantity's range, so that quantities compare.
-        span = np.maximum(rows.upper - rows.lower, 1e-12)
-        excess = np.maximum(rows.lower - rows.value, rows.value - rows.upper) / span
-        worst = excess.max(axis=1)
-        fits = worst <= ROUNDING
-        choice = np.where(fits.any(axis=0), fits.argmax(axis=0), worst.argmin(axis=0))
-        joints = np.arange(len(q))
-        jerk: Array = candidates[choice, :, joints].T
+            acceleration[0] + gains.derivative * (velocity[0] + closing - ahead_v) + self._integral)
+        change = np.clip(wanted, -self._bend, self._bend) - a
+        first = np.clip(change, -h * self._jerk, h * self._jerk) / h
+        candidates = self._plans @ np.stack([v, a, first])
+        choice = self._choose(candidates, state, kept)
+        jerk: Array = candidates[choice, :, np.arange(len(q))].T
         share = self._largest_share(jerk, state, kept)
         held = (share < 1.0) | (np.abs(wanted) > self._bend)
-        self._integrate(position[0] - (q + self.servo_error), wanted, held)
+        self._integrate(position[0] - (q + self.servo_error), held)
         return np.asarray(kept.jerk + share * (jerk - kept.jerk))
 
-    def _integrate(self, error: Array, wanted: Array, held: Array) -> None:
+    def _integrate(self, error: Array, held: Array) -> None:
         """Integrate the measured error, except where it would wind up a joint that is held."""
-        gains = self._gains
-        step = gains.integral * error * self._prediction.step_s
-        winding = np.logical_and(held, step * wanted > 0.0)
-        limit = gains.integral_limit
+        step = self._gains.integral * error * self._prediction.step_s
+        winding = np.logical_and(held, step * self._integral >= 0.0)
+        limit = self._gains.integral_limit
         self._integral = np.clip(self._integral + np.where(winding, 0.0, step), -limit, limit)
 
     def restart(self) -> None:
@@ -126,42 +125,62 @@ class Pid:
         self._integral = np.zeros_like(self._integral)
         self.servo_error = np.zeros_like(self.servo_error)
 
-    def _rows_of(self, jerk: Array, state: Array, kept: Plan) -> _Rows:
-        """Return all bounded rows of jerks (..., N, joints); bounds admit ``kept``."""
-        p, b = self._prediction, self._bounds
-        q = p.free_q @ state + p.forced_q @ jerk
-        v = p.free_v @ state + p.forced_v @ jerk
-        a = p.free_a @ state + p.forced_a @ jerk
-        values, lower, upper = [q, v, a, jerk], [], []
-        for low, high, own in (
-            (self._lower, self._upper, kept.position[1:]), (-self._speed, self._speed, kept.velocity[1:]),
-            (-self._bend, self._bend, kept.acceleration[1:]), (-self._jerk, self._jerk, kept.jerk),
-        ):
-            lower.append(np.minimum(low, own))
-            upper.append(np.maximum(high, own))
-        for chord in b.chords:
-            j, sign = chord.joint, 1.0 if chord.upper else -1.0
-            loss = self._bow[j] + abs(chord.slope) * b.acceleration_rad_s2[j] * p.step_s**2 / 8.0
-            limit = sign * chord.offset - loss - SOLVER_MARGIN * b.velocity_rad_s[j]
-            own = sign * (kept.velocity[1:, j] - chord.slope * kept.position[1:, j])
-            row = np.zeros_like(q)
-            row[..., j] = sign * (v[..., j] - chord.slope * q[..., j])
-            values.append(row)
-            high = np.full((*own.shape, q.shape[-1]), np.inf)
-            high[:, j] = np.maximum(limit, own)
-            lower.append(np.full_like(high, -np.inf))
-            upper.append(high)
-        return _Rows(np.concatenate(values, axis=-2), np.concatenate(lower), np.concatenate(upper))
+    def _trajectory(self, jerk: Array, state: Array) -> tuple[Array, Array, Array, Array]:
+        """Return position, velocity, acceleration at nodes 1..N and the jerk, each (..., N, joints)."""
+        p = self._prediction
+        return (
+            p.free_q @ state + p.forced_q @ jerk, p.free_v @ state + p.forced_v @ jerk,
+            p.free_a @ state + p.forced_a @ jerk, jerk)
+
+    def _bounded(self, kept: Plan) -> tuple[tuple[Array, Array], ...]:
+        """Return the lower and upper bounds of the four quantities; they admit ``kept``."""
+        own = (kept.position[1:], kept.velocity[1:], kept.acceleration[1:], kept.jerk)
+        return tuple(
+            (np.minimum(low, mine), np.maximum(high, mine))
+            for (low, high), mine in zip(self._limits, own, strict=True))
+
+    def _above_chords(self, position: Array, velocity: Array) -> Array:
+        """Return sign * (v - slope q) for every chord, (..., N, chords)."""
+        j = self._chord_joint
+        return self._chord_sign * (velocity[..., j] - self._chord_slope * position[..., j])
+
+    def _choose(self, candidates: Array, state: Array, kept: Plan) -> NDArray[np.intp]:
+        """Return per joint the first candidate (M, N, joints) inside of all bounds, or the least bad."""
+        values = self._trajectory(candidates, state)
+        worst = np.full(candidates.shape[::2], -np.inf)
+        for value, (low, high), span in zip(values, self._bounded(kept), self._spans, strict=True):
+            excess = np.maximum(low - value, value - high).max(axis=1) / span
+            np.maximum(worst, excess, out=worst)
+        if len(self._chord_joint):
+            above = self._above_chords(values[0], values[1])
+            limit = np.maximum(self._chord_limit, self._above_chords(kept.position[1:], kept.velocity[1:]))
+            over = (above - limit).max(axis=1)
+            for chord, joint in enumerate(self._chord_joint):
+                np.maximum(worst[:, joint], over[:, chord], out=worst[:, joint])
+        fits = worst <= ROUNDING
+        return np.where(fits.any(axis=0), fits.argmax(axis=0), worst.argmin(axis=0))
 
     def _largest_share(self, jerk: Array, state: Array, kept: Plan) -> Array:
-        """Return per joint the largest share of the change from ``kept`` that keeps all rows."""
-        new = self._rows_of(jerk, state, kept)
-        old = self._rows_of(kept.jerk, state, kept)
-        change = new.value - old.value
-        with np.errstate(divide='ignore', invalid='ignore'):
-            room = np.where(
-                change > 0.0, (new.upper - old.value) / change,
-                np.where(change < 0.0, (new.lower - old.value) / change, np.inf))
+        """Return per joint the largest share of the change from ``kept`` that keeps all bounds."""
+        own = (kept.position[1:], kept.velocity[1:], kept.acceleration[1:], kept.jerk)
+        values = self._trajectory(jerk, state)
+        room = np.ones(jerk.shape[1])
+        for value, mine, (low, high) in zip(values, own, self._bounded(kept), strict=True):
+            np.minimum(room, _room(value - mine, high - mine, low - mine), out=room)
+        if len(self._chord_joint):
+            mine = self._above_chords(kept.position[1:], kept.velocity[1:])
+            change = self._above_chords(values[0], values[1]) - mine
+            spare = np.maximum(self._chord_limit, mine) - mine
+            along = _room(change, spare, np.full_like(spare, -np.inf))
+            for chord, joint in enumerate(self._chord_joint):
+                room[joint] = min(room[joint], along[chord])
         # Just below the ratio, against rounding; never negative, for kept rows touch their bounds.
-        share = room.min(axis=0) * (1.0 - 1e-9)
-        return np.asarray(np.where(share >= 1.0, 1.0, np.clip(share, 0.0, 1.0)))
+        return np.asarray(np.where(room >= 1.0, 1.0, np.clip(room * (1.0 - 1e-9), 0.0, 1.0)))
+
+
+def _room(change: Array, above: Array, below: Array) -> Array:
+    """Return per column the largest factor of ``change`` (N, columns) between ``below`` and ``above``."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        factor = np.where(change > ROUNDING, above / change, np.where(change < -ROUNDING, below / change, np.inf))
+    result: Array = factor.min(axis=0)
+    return result
