@@ -3,13 +3,13 @@
 It sees what no robot sees (``msg/SimulationState``) and exists to exercise every stage after it.
 """
 
-from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from hashlib import blake2b
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
 from cosmos3_ros.generator.policy import PolicyError
@@ -27,17 +27,46 @@ IDENTITY = ModelIdentity(
     trained=True)
 
 _HISTORY = 90
+# Rows closer than this are one place; the arm within this of where time puts it is on time; farther than
+# this from the plan it was moved by something else.
+_STANDSTILL_RAD = 1e-4
+_SAME_PLACE_RAD = 1e-3
+_SAME_TIME_ROWS = 0.1
+_OFF_COURSE_RAD = 0.12
 _MAX_DISTANCE_NS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    """The last rollout: what the expert remembered at which instant."""
+    """The last rollout: what the expert remembered, row by row, from ``stamp_ns`` on."""
 
     episode: int
     goal: Goal
-    stamps_ns: tuple[int, ...]
+    stamp_ns: int
     memories: tuple[ExpertMemory, ...]
+
+    def progress(self, joints: NDArray[np.float64], most: float) -> tuple[float, float]:
+        """Return how many rows of the plan the arm has done, and its distance from the plan, radians.
+
+        The nearest point of the plan's joint path is taken, because a controller may follow more slowly
+        than the rows are due. Where the plan stands still, time decides.
+
+        :param joints: Shape (7,), where the arm is.
+        :param most: Rows that can have been done since the plan began.
+        """
+        path = np.array([memory.joints for memory in self.memories])
+        starts, steps = path[:-1], np.diff(path, axis=0)
+        lengths = np.maximum((steps * steps).sum(axis=1), 1e-12)
+        rows = np.arange(len(steps))
+        share = np.clip(((joints - starts) * steps).sum(axis=1) / lengths, 0.0, 1.0)
+        share[lengths < _STANDSTILL_RAD**2] = 1.0
+        share = np.minimum(share, np.maximum(most - rows, 0.0))
+        distance = np.abs(starts + share[:, None] * steps - joints).max(axis=1)
+        distance[rows > most] = np.inf
+        near = np.flatnonzero(distance <= distance.min() + _SAME_PLACE_RAD)
+        best = int(near[-1])
+        done = best + float(share[best])
+        return (most if most - done < _SAME_TIME_ROWS else done), float(distance[best])
 
 
 class OraclePolicy:
@@ -45,8 +74,8 @@ class OraclePolicy:
 
     Call :meth:`update_state` with every simulation state; :meth:`generate` then plans from the state
     nearest to the observation. Between calls the expert's memory is carried on along the last rollout
-    to the instant of the new observation, so that the arm, which follows the previous chunk
-    while this one is computed, finds a continuation of it.
+    to where the arm has got on it, so that the arm, which follows the previous chunk while this
+    one is computed, finds a continuation of it.
 
     :param config: Must describe the same scene (cubes) as the simulator's.
     """
@@ -142,23 +171,27 @@ class OraclePolicy:
         if stamp_ns > world.time_ns:
             world.step_until(stamp_ns)
         memory = self._recall(goal, episode, stamp_ns)
-        stamps, memories = [stamp_ns], [memory]
-        for row in range(HORIZON):
+        memories = [memory]
+        for _ in range(HORIZON):
             following = self._expert.act(world, goal, memory)
             world.track(memory.joints, following.joints, following.gripper, self.step_ns)
             memory = following
-            stamps.append(stamp_ns + (row + 1) * self.step_ns)
             memories.append(memory)
-        return memories[1:], _Plan(episode, goal, tuple(stamps), tuple(memories))
+        return memories[1:], _Plan(episode, goal, stamp_ns, tuple(memories))
 
     def _recall(self, goal: Goal, episode: int, stamp_ns: int) -> ExpertMemory:
         """Return the memory that the expert should have at ``stamp_ns``."""
         plan = self._plan
-        if plan is None or plan.episode != episode or plan.goal != goal or stamp_ns < plan.stamps_ns[0]:
+        if plan is None or plan.episode != episode or plan.goal != goal or stamp_ns < plan.stamp_ns:
             return self._expert.begin(self._world, goal)
-        # Half a step of slack: camera stamps are rounded to the physics step.
-        index = bisect_right(plan.stamps_ns, stamp_ns + self.step_ns // 2) - 1
-        return self._expert.resume(self._world, goal, plan.memories[index])
+        # Camera stamps are rounded to the physics step, hence the rounding to a tenth of a row.
+        most = min(round((stamp_ns - plan.stamp_ns) / self.step_ns, 1), float(HORIZON))
+        done, distance_rad = plan.progress(self._world.state().position, most)
+        row = min(int(done), HORIZON - 1)
+        memory = plan.memories[row].toward(plan.memories[row + 1], done - row)
+        if distance_rad > _OFF_COURSE_RAD:
+            return self._expert.restart(self._world, goal, memory)
+        return memory
 
 
 def create_oracle(config: SimulationConfig | None = None) -> OraclePolicy:

@@ -30,7 +30,7 @@ _ARRIVED_M = 0.006
 _ARRIVED_YAW_RAD = 0.04
 _HELD_M = 0.035
 _LOST_CUBE_M = 0.05
-_OFF_COURSE_M = 0.045
+_GRASPED = 0.2
 
 
 class Phase(Enum):
@@ -66,6 +66,16 @@ class ExpertMemory:
     joints: NDArray[np.float64]
     anchor: NDArray[np.float64]
 
+    def toward(self, following: 'ExpertMemory', share: float) -> 'ExpertMemory':
+        """Return the memory ``share`` (0..1) of a row later; ``following`` is the next row's."""
+        if share >= 1.0:
+            return following
+        if share <= 0.0:
+            return self
+        return replace(
+            self, reference=self.reference.toward(following.reference, share),
+            joints=self.joints + share * (following.joints - self.joints))
+
 
 class Expert:
     """A phase machine that turns the world's state into rows of absolute joint positions and gripper.
@@ -91,23 +101,20 @@ class Expert:
             gripper=_PUSH_GRIPPER if goal.task == 'push' else 0.0,
             joints=state.position, anchor=world.tcp[:2])
 
-    def resume(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
-        """Return ``memory`` if the arm is where it says, else one re-anchored to the arm.
+    def restart(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+        """Return the memory of an expert whose arm was moved off its way by something else.
 
-        An arm that was slowed down or stopped is picked up where it is.
+        What is in the gripper is kept; otherwise the task starts again from where the arm is.
         """
-        reference = memory.reference
-        if np.linalg.norm(world.tcp - reference.position) <= _OFF_COURSE_M:
-            return memory
         yaw = tool_yaw(world.tcp_rotation)
-        yaw += 2 * np.pi * round((reference.yaw - yaw) / (2 * np.pi))
+        yaw += 2 * np.pi * round((memory.reference.yaw - yaw) / (2 * np.pi))
         anchored = replace(
             memory, reference=ToolReference(world.tcp, np.zeros(3), yaw, 0.0), joints=world.state().position)
         carrying = memory.phase in (Phase.LIFT, Phase.CARRY, Phase.LOWER)
         if carrying and self._is_held(world, goal):
             # Up first: the way across is only free above the other cubes.
-            return replace(anchored, phase=Phase.LIFT, anchor=world.tcp[:2])
-        if memory.phase in (Phase.DONE, Phase.RETREAT):
+            return replace(self._enter(anchored, Phase.LIFT), anchor=world.tcp[:2])
+        if memory.phase is Phase.DONE:
             return anchored
         return self._restart(world, goal, anchored)
 
@@ -141,7 +148,7 @@ class Expert:
         if phase is Phase.CLOSE:
             memory, _ = self._move(memory, memory.reference.position, yaw)
             memory = self._dwell(replace(memory, gripper=1.0))
-            if memory.phase_s < _CLOSE_S:
+            if memory.phase_s < _CLOSE_S or world.state().gripper < _GRASPED:
                 return memory
             return replace(self._enter(memory, Phase.LIFT), anchor=memory.reference.position[:2])
         if phase is Phase.LIFT:

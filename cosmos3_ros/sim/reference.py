@@ -35,6 +35,14 @@ class ToolReference:
     yaw: float
     yaw_rate: float
 
+    def toward(self, other: 'ToolReference', share: float) -> 'ToolReference':
+        """Return the reference ``share`` (0..1) of the way to ``other``."""
+        return ToolReference(
+            position=self.position + share * (other.position - self.position),
+            velocity=self.velocity + share * (other.velocity - self.velocity),
+            yaw=self.yaw + share * (other.yaw - self.yaw),
+            yaw_rate=self.yaw_rate + share * (other.yaw_rate - self.yaw_rate))
+
     def advance(self, target: NDArray[np.float64], yaw: float, dt_s: float, limits: MotionLimits,
                 speed_m_s: float | None = None) -> 'ToolReference':
         """Return the reference ``dt_s`` later on its way to rest at ``target``.

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cosmos3_ros.contracts import ActionChunk, JointCommand, JointMeasurement, Observation
+from cosmos3_ros.contracts import ActionChunk, ControllerMode, JointCommand, JointMeasurement, Observation
 from cosmos3_ros.generator.oracle import OraclePolicy
 from cosmos3_ros.sim.configuration import ARM_JOINTS, SimulationConfig
 from cosmos3_ros.sim.tasks import TASKS
@@ -78,17 +78,25 @@ class RealController:
     def begin(self, measurement: JointMeasurement) -> None:
         from cosmos3_ros.control.controller import Controller
         self.controller = Controller(self._robot, self._config)
-        self.controller.measure(measurement)
+        self.controller.warm_up()
         self._armed = False
+        self.refusals: list[str] = []
 
     def submit(self, chunk: ActionChunk, now_ns: int) -> None:
-        self.controller.submit(chunk, now_ns)
+        verdict = self.controller.submit(chunk, now_ns)
+        if not verdict.accepted:
+            self.refusals.append(verdict.reason)
 
     def command(self, measurement: JointMeasurement, now_ns: int) -> JointCommand | None:
-        self.controller.measure(measurement)
+        self.controller.measure(measurement, now_ns)
         if not self._armed:
-            self._armed = self.controller.arm(now_ns).accepted
-        return self.controller.tick(now_ns)
+            verdict = self.controller.arm(now_ns)
+            self._armed = verdict.accepted
+            if not verdict.accepted:
+                self.refusals.append(verdict.reason)
+        command = self.controller.tick(now_ns)
+        sends = (ControllerMode.RUNNING, ControllerMode.STOPPING)
+        return command if self.controller.mode in sends else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,9 @@ def main() -> int:
                 world, oracle, tracker, task, seed, latency_s=options.latency, replan_s=options.replan))
             if not outcomes[-1].success:
                 sys.stdout.write(f'  {task} seed {seed} failed: {outcomes[-1]}\n')
+                if isinstance(tracker, RealController):
+                    state = tracker.controller.state(world.time_ns)
+                    sys.stdout.write(f'    {tracker.refusals[-1:]} {state}\n')
         sys.stdout.write(
             f'{task}: {sum(o.success for o in outcomes)}/{len(outcomes)} '
             f'mean {np.mean([o.seconds for o in outcomes]):.1f} s, tracking error up to '
