@@ -62,6 +62,8 @@ class ControlLoop:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.ticks = 0
+        self.sample_ns: int | None = None
+        """Sample time of the newest tick, control time."""
         self.overruns = 0
         self.clock_steps = 0
         """Grid points passed over because the clock stepped, not because the machine was late."""
@@ -105,7 +107,7 @@ class ControlLoop:
             except PermissionError:
                 self._logger.warning(
                     f'SCHED_FIFO priority {self._priority} is not permitted: the control thread runs at '
-                    "normal priority. Allow it with 'ulimit -r' (limits.conf: rtprio), or set rt_priority: 0.")
+                    "normal priority. Allow it ('ulimit -r', limits.conf: rtprio) or set rt_priority: 0.")
             except OSError as error:
                 self._logger.warning(f'SCHED_FIFO priority {self._priority} not taken: {error}')
 
@@ -148,6 +150,7 @@ class ControlLoop:
                     self._on_overrun(missed)
                 else:
                     self.clock_steps += missed
+            self.sample_ns = target
             try:
                 self._tick(target)
             except Exception as error:

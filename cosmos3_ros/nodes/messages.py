@@ -61,8 +61,10 @@ def chunk_to_message(chunk: ActionChunk) -> msg.ActionChunk:
     return message
 
 
-def chunk_from_message(message: msg.ActionChunk) -> ActionChunk:
+def chunk_from_message(message: msg.ActionChunk, *, offset_ns: int = 0) -> ActionChunk:
     """Return cosmos3_ros/ActionChunk as a chunk.
+
+    :param offset_ns: Added to the stamp (see ``clock.ControlClock``).
 
     :raises ContractError: The message does not fit the contract.
     """
@@ -73,7 +75,7 @@ def chunk_from_message(message: msg.ActionChunk) -> ActionChunk:
             f'positions: {len(positions)} values arrived, horizon {message.horizon} * '
             f'{columns} joints is {message.horizon * columns}')
     return ActionChunk(
-        stamp_ns=to_ns(message.header.stamp), step_ns=message.step_ns,
+        stamp_ns=to_ns(message.header.stamp) + offset_ns, step_ns=message.step_ns,
         joint_names=tuple(message.joint_names), positions=positions.reshape(message.horizon, columns),
         gripper=np.frombuffer(message.gripper, dtype=np.float64), contract=message.contract,
         instruction=message.instruction, seed=message.seed, steps=message.steps,
@@ -134,8 +136,11 @@ _SEAM_FIELDS = {
 }
 
 
-def controller_state_to_message(state: ControllerState) -> msg.ControllerState:
-    """Return the controller's state as cosmos3_ros/ControllerState."""
+def controller_state_to_message(state: ControllerState, *, offset_ns: int = 0) -> msg.ControllerState:
+    """Return the controller's state as cosmos3_ros/ControllerState.
+
+    :param offset_ns: Taken from the stamp (see ``clock.ControlClock``).
+    """
     message = msg.ControllerState(
         mode=int(state.mode), stop_reason=int(state.stop_reason), stop_detail=state.stop_detail,
         speed_scale=float(state.speed_scale), chunk_age_s=float(state.chunk_age_s),
@@ -147,7 +152,7 @@ def controller_state_to_message(state: ControllerState) -> msg.ControllerState:
         plans_rejected=state.plans_rejected, overruns=state.overruns)
     for name, field in _SEAM_FIELDS.items():
         setattr(message, field, float(state.seam.get(name, 0.0)))
-    message.header.stamp = to_time(state.stamp_ns)
+    message.header.stamp = to_time(max(0, state.stamp_ns - offset_ns))
     return message
 
 
@@ -181,6 +186,7 @@ def joint_measurement(
     gripper_joint: str = '',
     gripper_closed: Callable[[float], float] | None = None,
     velocity_required: bool = True,
+    offset_ns: int = 0,
 ) -> JointMeasurement:
     """Return a JointState in the robot's joint order. Joints of other devices are passed over.
 
@@ -188,6 +194,7 @@ def joint_measurement(
     :param gripper_joint: Joint whose position tells the gripper's opening; empty for none.
     :param gripper_closed: Maps that position to 0 open .. 1 closed.
     :param velocity_required: False takes zeros where the message has no velocities.
+    :param offset_ns: Added to the stamp (see ``clock.ControlClock``).
     :raises ContractError: A joint is missing or stands twice, or lengths disagree.
     :raises NonFiniteError: A position, velocity or effort of the robot is NaN or infinite.
     """
@@ -228,7 +235,7 @@ def joint_measurement(
     position = columns['position']
     assert position is not None
     return JointMeasurement(
-        stamp_ns=to_ns(message.header.stamp), joint_names=tuple(joint_names), position=position,
+        stamp_ns=to_ns(message.header.stamp) + offset_ns, joint_names=tuple(joint_names), position=position,
         velocity=velocity, effort=columns['effort'], gripper=gripper)
 
 

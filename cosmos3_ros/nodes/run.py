@@ -9,6 +9,7 @@ import threading
 from types import FrameType
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
@@ -69,6 +70,9 @@ def _spin(
             executor.spin_until_future_complete(until, limit_s)
         except ExternalShutdownException:
             return
+        except InvalidHandle:
+            # A transition destroyed an entity while the executor was collecting what to wait for.
+            continue
         except Exception as error:
             node.report_exception('executor', error)
             continue
