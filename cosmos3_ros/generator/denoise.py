@@ -63,6 +63,13 @@ def denoise(
 
     Samples stay float32 whatever the network computes in.
     """
+    with torch.inference_mode():
+        return _denoise(conditional, unconditional, request, plan, guidance)
+
+
+def _denoise(
+    conditional: Branch, unconditional: Branch, request: Request, plan: Schedule, guidance: Guidance,
+) -> NDArray[np.float32]:
     vision0, action0 = first_sample(request)
     vision, action = vision0, action0
     seen: list[tuple[Any, Any]] = []

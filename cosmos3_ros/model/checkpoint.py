@@ -83,12 +83,16 @@ class Checkpoint:
             raise CheckpointError(
                 f'checkpoint {directory}: no {METADATA_FILE} says its action contract; '
                 'set the parameter contract to droid_joint or eef_delta')
-        height, width = says.get('view', (540, 640))
+        view = says.get('view', [540, 640])
+        if not (isinstance(view, list) and len(view) == 2 and all(isinstance(n, int) for n in view)):
+            raise CheckpointError(
+                f'checkpoint {directory}: {METADATA_FILE} says view {view!r}, [height, width] in pixels '
+                'is allowed')
         return cls(
             directory=directory, name=str(says.get('name') or _short(str(source))),
             contract=str(agreed or ''),
             trained=bool(says.get('trained', True)), content_hash=content_hash(directory),
-            view=(int(height), int(width)), prompt_variant=str(says.get('prompt_variant', 'json')))
+            view=(view[0], view[1]), prompt_variant=str(says.get('prompt_variant', 'json')))
 
 
 def missing_files(
@@ -140,7 +144,7 @@ def _shards(index: Path) -> list[str]:
     try:
         weights = json.loads(index.read_text(encoding='utf-8'))['weight_map']
         return sorted({str(name) for name in weights.values()})
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f'checkpoint: {index} is not an index of weights: {error!r}') from error
 
 
