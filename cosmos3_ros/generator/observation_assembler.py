@@ -176,9 +176,11 @@ class ObservationAssembler:
                 f'{laggard}: its newest image is {-age / 1e9:.3f} s in the future; '
                 'is use_sim_time the same in the camera and here?', laggard)
         chosen = {
-            camera: min(frames, key=lambda item: abs(item[0] - anchor)) for camera, frames in self._frames.items()}
+            camera: min(frames, key=lambda frame: abs(frame[0] - anchor))
+            for camera, frames in self._frames.items()}
         skewed, skew = max(
-            ((camera, abs(stamp - anchor)) for camera, (stamp, _) in chosen.items()), key=lambda item: item[1])
+            ((camera, abs(stamp - anchor)) for camera, (stamp, _) in chosen.items()),
+            key=lambda item: item[1])
         if skew > self._max_skew_ns:
             return ObservationRefused(
                 f'{skewed}: its image nearest to {laggard} is {skew / 1e9:.3f} s away, at most '
