@@ -115,12 +115,12 @@ class CapsuleModel:
         return world.reshape(-1, 3 * len(q))
 
     def _ends(self, world: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        both = world.take(self._all_rows, axis=0).reshape(2, len(self.radius), 3, -1)
+        both = world.take(self._all_rows, axis=0).reshape(2, len(self.radius), 3, world.shape[1] // 3)
         both[1] += both[0]
         return both[0].transpose(2, 0, 1), both[1].transpose(2, 0, 1), self.radius
 
     def _pair_distances(self, world: FloatArray) -> FloatArray:
-        parts = world.take(self._pair_rows, axis=0).reshape(4, len(self.pairs), 3, -1)
+        parts = world.take(self._pair_rows, axis=0).reshape(4, len(self.pairs), 3, world.shape[1] // 3)
         gap = segment_distances(parts[0], parts[1], parts[2], parts[3])
         distances: FloatArray = gap.T - self._radius_sum
         return distances

@@ -140,17 +140,14 @@ class Kinematics:
         speeds, _ = self._flatten(v)
         F = self.chain(flat)
         # Joint i adds z_i v_i x (x - o_i): sums of z v and of z v x o over the joints before the point.
-        spin = F[1:, :, :, 2] * speeds.T[:, None]
-        o = F[1:, :, :, 3]
-        moment = np.stack([spin[:, 1] * o[:, 2] - spin[:, 2] * o[:, 1],
-                           spin[:, 2] * o[:, 0] - spin[:, 0] * o[:, 2],
-                           spin[:, 0] * o[:, 1] - spin[:, 1] * o[:, 0]], axis=1)
+        spin, o = F[1:, :, :, 2] * speeds.T[:, None], F[1:, :, :, 3]
+        moment = _cross_rows(spin, o)
         x = self.chain_points(F)
-        out = np.empty((len(flat), len(self.points_on_links), 3))
+        out = np.empty_like(x)
         for k, point in enumerate(self.points_on_links):
-            w = spin[:point.link].sum(axis=0)
-            out[:, k] = (np.cross(w, x[k], axis=0) - moment[:point.link].sum(axis=0)).T
-        return out.reshape(*batch, len(self.points_on_links), 3)
+            w, m = spin[:point.link].sum(axis=0), moment[:point.link].sum(axis=0)
+            np.subtract(_cross_rows(w[None], x[k:k + 1])[0], m, out=out[k])
+        return out.transpose(2, 0, 1).reshape(*batch, len(self.points_on_links), 3)
 
     def jacobian(self, q: FloatArray, point: str) -> FloatArray:
         """Return the translational geometric Jacobian of a point: column i is z_i x (p - o_i).
@@ -186,3 +183,10 @@ def _homogeneous(R: FloatArray, p: FloatArray) -> FloatArray:
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, p
     return T
+
+
+def _cross_rows(x: FloatArray, y: FloatArray) -> FloatArray:
+    # Cross products along axis 1; numpy.cross moves axes about, which costs more than the products.
+    x0, x1, x2 = x[:, 0], x[:, 1], x[:, 2]
+    y0, y1, y2 = y[:, 0], y[:, 1], y[:, 2]
+    return np.stack((x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0), axis=1)

@@ -61,13 +61,17 @@ def load_robot(
         _logger.info(
             'robot %s, profile %s: velocity lowered on %s so that each joint can stop within %.2f s',
             description.name, profile, ', '.join(lowered), chosen.braking_time_s)
-    return Robot(
-        name=description.name, title=description.title, joint_names=description.joint_names,
-        base_frame=description.base_frame, limits=limits, hardware_limits=hardware, profile=chosen,
-        kinematics=description.kinematics, collision=description.collision, workspace=description.workspace,
-        home_rad=description.home_rad, gripper=description.gripper, cameras=description.cameras,
-        command_interfaces=description.command_interfaces, action_contracts=description.action_contracts,
-        dynamics=description.dynamics, velocity_lowered=lowered)
+    try:
+        return Robot(
+            name=description.name, title=description.title, joint_names=description.joint_names,
+            base_frame=description.base_frame, limits=limits, hardware_limits=hardware, profile=chosen,
+            kinematics=description.kinematics, collision=description.collision,
+            workspace=description.workspace, home_rad=description.home_rad, gripper=description.gripper,
+            cameras=description.cameras, command_interfaces=description.command_interfaces,
+            action_contracts=description.action_contracts, dynamics=description.dynamics,
+            velocity_lowered=lowered)
+    except RobotError as error:
+        raise RobotError(f'{description.path}: {error}') from error
 
 
 def scale_limits(hardware: JointLimits, profile: Profile) -> JointLimits:
