@@ -9,7 +9,6 @@ from typing import Any
 from cosmos3_ros.resources import require, shared_file
 
 from .checkpoint_init import METADATA_FILE
-from .tiny import PRESETS
 
 PACKAGED = {'cosmos3-tiny': ('checkpoints', 'cosmos3-tiny')}
 # Published checkpoints carry no cosmos3_ros.json: what is known about them stands here.
@@ -192,7 +191,8 @@ def _locate(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
 def _download(source: str, revision: str | None) -> Path:
     hub = require('huggingface_hub', 'model')
     try:
-        return Path(hub.snapshot_download(source, revision=revision))
+        # Sound is not for robots, and its tokenizer is 1.9 GB.
+        return Path(hub.snapshot_download(source, revision=revision, ignore_patterns=['sound_tokenizer/*']))
     except Exception as error:  # the client raises many kinds: offline, gated, unknown, interrupted
         raise CheckpointError(
             f'checkpoint {source}: not in the local cache and the Hub cannot give it '
@@ -202,8 +202,3 @@ def _download(source: str, revision: str | None) -> Path:
 
 def _short(source: str) -> str:
     return source.rstrip('/').rsplit('/', 1)[-1]
-
-
-def preset_names() -> tuple[str, ...]:
-    """Return the presets that ``cosmos3 checkpoint init`` can write."""
-    return tuple(PRESETS)

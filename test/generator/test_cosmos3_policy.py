@@ -86,6 +86,30 @@ def test_backends_agree(policy_checkpoint, droid_observation, options):
     assert np.abs(chunks[0].gripper - chunks[1].gripper).max() <= 1e-5
 
 
+def test_the_full_droid_view_runs(policy_checkpoint, droid_observation, tmp_path):
+    # 540 x 640 on a canvas of 544 x 736, latents 33 x 40, 3093 generated tokens; one step, no guidance.
+    copy = shutil.copytree(policy_checkpoint, tmp_path / 'droid')
+    path = copy / 'cosmos3_ros.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'view': [540, 640]}))
+    chunks = [
+        create_policy(
+            'cosmos3', checkpoint=str(copy), joint_names=JOINTS, backend=backend, steps=1, guidance=1.0,
+        ).generate(droid_observation, 'go', seed=0)
+        for backend in ('compiled', 'diffusers')]
+    assert np.abs(chunks[0].positions - chunks[1].positions).max() <= 1e-5
+
+
+@pytest.mark.parametrize('backend', ['compiled', 'diffusers'])
+def test_bfloat16_is_near_float32(policies, policy_checkpoint, droid_observation, backend):
+    half = create_policy(
+        'cosmos3', checkpoint=str(policy_checkpoint), joint_names=JOINTS, backend=backend, dtype='bfloat16')
+    half.warm_up()
+    assert half.identity.engine == f'{backend}/bfloat16/cpu'
+    drift = np.abs(half.generate(droid_observation, 'go', seed=0).positions
+                   - policies[backend].generate(droid_observation, 'go', seed=0).positions)
+    assert 0.0 < drift.mean() < 0.1
+
+
 def test_every_input_matters(policy, droid_observation):
     def ask(instruction='go', **changes):
         fields = {name: getattr(droid_observation, name) for name in (
@@ -141,6 +165,23 @@ def test_instructions_are_remembered_and_do_not_leak(policies, droid_observation
 def test_bad_settings(policy_checkpoint, change, error, message):
     with pytest.raises(error, match=message):
         create_policy('cosmos3', **({'checkpoint': str(policy_checkpoint), 'joint_names': JOINTS} | change))
+
+
+def test_without_the_extra_it_says_which_to_install(policy_checkpoint):
+    code = '''
+import sys
+sys.modules['torch'] = None
+from cosmos3_ros.generator.policy import create_policy
+from cosmos3_ros.resources import MissingDependencyError
+try:
+    create_policy('cosmos3', checkpoint=sys.argv[1], joint_names=[str(i) for i in range(7)])
+except MissingDependencyError as error:
+    print(error)
+'''
+    text = subprocess.run(
+        [sys.executable, '-c', code, str(policy_checkpoint)], check=True, capture_output=True,
+        text=True).stdout
+    assert "pip install 'cosmos3_ros[model]'" in text
 
 
 def test_a_checkpoint_of_another_contract_is_refused(policy_checkpoint, tmp_path):
