@@ -63,10 +63,12 @@ class ReasonerBackend(Protocol):
         ...
 
 
-_BACKENDS = {'transformers': ('.transformers_backend', 'TransformersBackend')}
+_BACKENDS = {
+    'transformers': ('.transformers_backend', 'TransformersBackend'),
+    'compiled': ('.compiled_backend', 'CompiledBackend'),
+}
 
 _NOT_BUILT = {
-    'compiled': 'static shapes and CUDA graphs',
     'tensorrt': 'TensorRT engines',
     'openai': 'an OpenAI-compatible server',
 }

@@ -74,6 +74,10 @@ def prompt_tensors(backend, clips):
 
     question = PromptBook.load().ask('scene_report', instruction='lift', cameras='a')
     prompt = build_prompt(backend._tokenizer, clips, question, backend._settings)
+    return prompt
+
+
+def tensors(prompt):
     return prompt.input_ids, prompt.mm_token_type_ids, prompt.pixel_values_videos, prompt.video_grid_thw
 
 
@@ -84,7 +88,8 @@ CLIPS = [make_clip('a', 6, 96, 64, seed=1), make_clip('b', 4, 64, 96, seed=2)]
 def test_pruning_nothing_generates_what_no_pruning_generates(backend):
     from cosmos3_ros.reasoner.transformers_backend import pruned_inputs
 
-    ids, types, pixels, grid = prompt_tensors(backend, CLIPS)
+    prompt = prompt_tensors(backend, CLIPS)
+    ids, types, pixels, grid = tensors(prompt)
     plain = backend._model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -95,7 +100,7 @@ def test_pruning_nothing_generates_what_no_pruning_generates(backend):
         do_sample=False,
     )
     unpruned = backend._model.generate(
-        **pruned_inputs(backend._model, ids, types, pixels, grid, 0.0), max_new_tokens=24, do_sample=False
+        **pruned_inputs(backend._model, prompt, 0.0), max_new_tokens=24, do_sample=False
     )
     assert plain.tolist() == unpruned.tolist()
 
@@ -104,9 +109,10 @@ def test_pruning_nothing_generates_what_no_pruning_generates(backend):
 def test_what_stays_keeps_its_position_and_text_follows_the_full_grid(backend):
     from cosmos3_ros.reasoner.transformers_backend import pruned_inputs
 
-    ids, types, pixels, grid = prompt_tensors(backend, CLIPS)
+    prompt = prompt_tensors(backend, CLIPS)
+    ids, types, _, grid = tensors(prompt)
     full, _ = backend._model.model.get_rope_index(ids, types, video_grid_thw=grid)
-    inputs = pruned_inputs(backend._model, ids, types, pixels, grid, 0.5)
+    inputs = pruned_inputs(backend._model, prompt, 0.5)
     # 3 x 6 and 2 x 6 vision tokens; half of each stays.
     assert inputs['input_ids'].shape[1] == ids.shape[1] - 9 - 6
     positions = inputs['position_ids']
@@ -126,8 +132,9 @@ def test_pruned_logits_are_those_of_a_model_that_cannot_see_the_pruned(backend):
     from cosmos3_ros.reasoner.transformers_backend import pruned_inputs
 
     model = backend._model
-    ids, types, pixels, grid = prompt_tensors(backend, CLIPS[:1])
-    inputs = pruned_inputs(model, ids, types, pixels, grid, 0.5)
+    prompt = prompt_tensors(backend, CLIPS[:1])
+    ids, types, pixels, grid = tensors(prompt)
+    inputs = pruned_inputs(model, prompt, 0.5)
     left_out = model(**inputs).logits[0, -1]
     vision = model.model.get_video_features(pixels, grid, return_dict=True)
     mask = retention_mask(vision.pooler_output[0], 3, 0.5)

@@ -1,0 +1,177 @@
+"""What the backends that hold the weights themselves have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from ..contracts import Clip, ModelIdentity
+from ..model.checkpoint import Checkpoint, CheckpointError
+from ..model.loading import check_device
+from ..resources import require
+from .answer_end import answer_is_complete
+from .backend import Answer, BackendError
+from .efficient_video_sampling import check_rate
+from .questions import Question
+from .video_prompt import VideoPrompt, VideoSettings, build_prompt
+
+DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
+
+
+class AnswerWatch:
+    """Sees each token as it is written; says when to stop and remembers when the first one came."""
+
+    def __init__(
+        self, tokenizer: Any, question: Question, ends: frozenset[int], clock_s: Callable[[], float],
+    ) -> None:
+        self._tokenizer, self._question, self._ends, self._clock_s = tokenizer, question, ends, clock_s
+        self.tokens: list[int] = []
+        self.first_token_s = 0.0
+        self.finish = 'length'
+
+    def see(self, token: int) -> bool:
+        """Take one token; true if it is the last one."""
+        if not self.tokens:
+            self.first_token_s = self._clock_s()
+        self.tokens.append(token)
+        if token in self._ends:
+            self.finish = 'stop'
+        elif self._closes(token) and answer_is_complete(self._question.answer, self.text()):
+            self.finish = 'json'
+        return self.finish != 'length' or len(self.tokens) >= self._question.max_new_tokens
+
+    def _closes(self, token: int) -> bool:
+        if not self._question.wants_json:
+            return False
+        written = self._tokenizer.decode([token])
+        return '}' in written or ']' in written
+
+    def text(self) -> str:
+        """Return what is written so far, without control tokens."""
+        return str(self._tokenizer.decode(self.tokens, skip_special_tokens=True))
+
+
+class LocalBackend(ABC):
+    """Loads a checkpoint and answers greedily. Same clips and question give the same text.
+
+    :param checkpoint: As ``model.Checkpoint.open`` takes it: a directory, a packaged name or a Hub id.
+    :param device: ``cpu``, ``cuda``, ``cuda:1`` ...
+    :param dtype: One of :data:`DTYPES`; ``auto`` is float32 on the CPU and bfloat16 elsewhere.
+    :param threads: torch's threads on the CPU, for the whole process; None leaves them alone.
+    :param max_clip_pixels: Largest frames x height x width of a clip. Explicit, because the
+        checkpoint's own budget is made for long videos and enlarges the cost of a short clip.
+    :param video_pruning_rate: Efficient Video Sampling; 0 is off.
+    :param clock_s: Monotonic seconds, for durations only.
+    :raises BackendError: The checkpoint or a parameter cannot be used.
+    :raises resources.MissingDependencyError: The extra ``model`` is not installed.
+    """
+
+    engine = ''
+    """How the identity calls this backend."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        device: str = 'cpu',
+        dtype: str = 'auto',
+        threads: int | None = 1,
+        max_clip_pixels: int = 8 * 640 * 384,
+        video_pruning_rate: float = 0.0,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        torch = require('torch', 'model')
+        self._rate = check_rate(video_pruning_rate)
+        if dtype not in DTYPES:
+            raise BackendError(f"dtype: '{dtype}' arrived, one of {list(DTYPES)} is allowed")
+        try:
+            check_device(device)
+            opened = Checkpoint.open(checkpoint, parts=('reasoner',))
+        except CheckpointError as error:
+            raise BackendError(str(error)) from error
+        self._device = torch.device(device)
+        if dtype == 'auto':
+            dtype = 'float32' if self._device.type == 'cpu' else 'bfloat16'
+        if threads is not None:
+            if threads < 1:
+                raise BackendError(f'threads: {threads} arrived, at least 1 is allowed')
+            torch.set_num_threads(threads)
+        self._settings = VideoSettings.load(opened.directory, max_clip_pixels)
+        self._model, self._tokenizer = _load(opened.directory, getattr(torch, dtype), self._device)
+        ends = self._model.generation_config.eos_token_id
+        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        pruned = f'/evs{self._rate:g}' if self._rate else ''
+        self._identity = ModelIdentity(
+            opened.label, f'{self.engine}/{dtype}/{device}{pruned}', opened.trained)
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Checkpoint, precision and device."""
+        return self._identity
+
+    def warm_up(self) -> None:
+        """Answer twice about a grey clip of the usual shape."""
+        stamps = np.arange(4, dtype=np.int64) * 250_000_000
+        grey = Clip('warm_up', np.full((4, 192, 320, 3), 128, np.uint8), stamps)
+        for _ in range(2):
+            self.answer((grey,), Question('warm_up', '', 'Describe the scene.', 'text', 16))
+
+    def close(self) -> None:
+        """Release the model."""
+        with self._lock:
+            self._model = None
+
+    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
+        """Answer greedily, up to the model's end, the wanted JSON's closing bracket or the budget.
+
+        :raises BackendError: Closed, no clips, or the model failed (e.g. out of memory).
+        """
+        if not clips:
+            raise BackendError('clips: none arrived, at least one is needed')
+        torch = require('torch', 'model')
+        with self._lock:
+            if self._model is None:
+                raise BackendError('the backend is closed')
+            try:
+                begin_s = self._clock_s()
+                prompt = build_prompt(self._tokenizer, clips, question, self._settings)
+                prepared_s = self._clock_s()
+                watch = AnswerWatch(self._tokenizer, question, self._ends, self._clock_s)
+                with torch.inference_mode():
+                    prompt_tokens = self._write(prompt, question, watch)
+                end_s = self._clock_s()
+            except BackendError:
+                raise
+            except RuntimeError as error:
+                raise BackendError(f'{self.engine} could not answer: {error}') from error
+        return Answer(
+            watch.text(), prompt_tokens, len(watch.tokens), watch.finish,
+            prepared_s - begin_s, watch.first_token_s - begin_s, end_s - begin_s)
+
+    @abstractmethod
+    def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch) -> int:
+        """Show each new token to ``watch`` until it says stop; return the prompt's tokens."""
+
+
+def _load(directory: Path, dtype: Any, device: Any) -> tuple[Any, Any]:
+    transformers = require('transformers', 'model')
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+        if config.model_type != 'cosmos3_omni':
+            raise BackendError(
+                f"checkpoint: {directory} holds a '{config.model_type}', "
+                "'cosmos3_omni' (Nano, Super, tiny) is allowed")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        model = transformers.Cosmos3OmniForConditionalGeneration.from_pretrained(
+            directory, config=config, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f'checkpoint: {directory} cannot be loaded: {error}') from error
+    if not tokenizer.chat_template:
+        raise BackendError(f'checkpoint: {directory} has no chat template (chat_template.jinja)')
+    return model.to(device).eval().requires_grad_(False), tokenizer

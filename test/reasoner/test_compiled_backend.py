@@ -1,0 +1,131 @@
+"""The fast backend must write what transformers writes, token by token."""
+
+import numpy as np
+import pytest
+from reasoner_fakes import make_clip
+
+from cosmos3_ros.reasoner import BackendError, PromptBook, create_backend
+from cosmos3_ros.reasoner.questions import Question
+from cosmos3_ros.reasoner.video_prompt import build_prompt
+
+torch = pytest.importorskip('torch', reason='the extra model is not installed')
+
+from cosmos3_ros.reasoner.static_decoder import CAPACITY_STEP, StaticDecoder  # noqa: E402
+from cosmos3_ros.reasoner.vision_encoding import encode_prompt  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def compiled(micro_checkpoint):
+    made = create_backend('compiled', checkpoint=micro_checkpoint)
+    yield made
+    made.close()
+
+
+def random_case(seed):
+    random = np.random.RandomState(seed)
+    words = ' '.join(
+        random.choice(['lift', 'the', 'red', 'cube', 'zone', 'push', '42', 'ü'], random.randint(1, 40))
+    )
+    clips = [
+        make_clip(
+            f'camera_{i}',
+            2 * random.randint(1, 4),
+            32 * random.randint(1, 4),
+            32 * random.randint(1, 4),
+            seed=i,
+        )
+        for i in range(random.randint(1, 4))
+    ]
+    return clips, Question('test', 'You are a helpful assistant.' * random.randint(0, 2), words, 'text', 64)
+
+
+@pytest.mark.parametrize('seed', range(24))
+def test_tokens_are_those_of_transformers(backend, compiled, seed):
+    # The caches are used again and again: what an earlier answer left in them must not show.
+    clips, question = random_case(seed)
+    reference, answer = backend.answer(clips, question), compiled.answer(clips, question)
+    assert answer.text == reference.text and answer.finish == reference.finish
+    assert (answer.prompt_tokens, answer.generated_tokens) == (
+        reference.prompt_tokens,
+        reference.generated_tokens,
+    )
+
+
+@pytest.mark.parametrize('rate', [0.3, 0.7])
+def test_tokens_are_those_of_transformers_with_pruning(micro_checkpoint, rate):
+    options = {'checkpoint': micro_checkpoint, 'video_pruning_rate': rate}
+    reference, fast = create_backend('transformers', **options), create_backend('compiled', **options)
+    for seed in range(4):
+        clips, question = random_case(100 + seed)
+        assert fast.answer(clips, question).text == reference.answer(clips, question).text
+    assert fast.identity.engine == f'compiled/float32/cpu/evs{rate:g}'
+
+
+@torch.inference_mode()
+def test_keys_and_values_of_a_prompt_are_those_of_transformers(backend, compiled):
+    clips, question = random_case(7)
+    compiled.answer(clips, question)
+    prompt = build_prompt(backend._tokenizer, clips, question, backend._settings)
+    length = prompt.input_ids.shape[1]
+    theirs = backend._model(**backend._inputs(prompt), use_cache=True).past_key_values
+    capacity = -(-(length + 64) // CAPACITY_STEP) * CAPACITY_STEP
+    ours = compiled._decoder._caches[capacity]
+    for index, layer in enumerate(theirs.layers):
+        assert torch.allclose(ours.keys[index, :, :length], layer.keys[0], atol=1e-5)
+        assert torch.allclose(ours.values[index, :, :length], layer.values[0], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_masked_step_of_a_gpu_chooses_what_the_cut_step_chooses(compiled):
+    """On a GPU the step masks the whole cache on the device; on the CPU it can be run as well."""
+    decoder = compiled._decoder
+    clips, question = random_case(3)
+    encoded = encode_prompt(
+        compiled._model, build_prompt(compiled._tokenizer, clips, question, compiled._settings), 0.0
+    )
+    embeddings = compiled._model.get_input_embeddings()(encoded.input_ids)[0]
+    embeddings[encoded.visual[0]] = torch.cat(encoded.vision.pooler_output)
+    deepstack = [torch.cat(level) for level in encoded.vision.deepstack_features]
+    cut = list(decoder.write(embeddings, encoded.positions, encoded.visual[0], deepstack, 20))
+    masked = decoder.write(embeddings, encoded.positions, encoded.visual[0], deepstack, 20)
+    chosen = [next(masked)]
+    cache = decoder._cache(embeddings.shape[0] + 20)
+    for _ in range(19):
+        decoder._step(cache, None, None)
+        chosen.append(int(cache.token))
+    assert chosen == cut
+    assert cache.written[:19].tolist() == cut[1:]
+
+
+def test_caches_are_few_and_shared(compiled):
+    for tokens in (1, 300, 600, 900, 1200, 1500):
+        made = compiled._decoder._cache(tokens)
+        assert made is compiled._decoder._cache(tokens) and made.keys.shape[2] >= tokens
+        assert len(compiled._decoder._caches) <= 4
+
+
+def test_fusing_holds_no_weight_twice(compiled):
+    layer = compiled._model.model.language_model.layers[0]
+    fused = compiled._decoder._layers[0]
+    assert layer.self_attn.q_proj.weight.data_ptr() == fused.qkv.data_ptr()
+    assert layer.mlp.up_proj.weight.untyped_storage().data_ptr() == fused.gate_up.untyped_storage().data_ptr()
+
+
+def test_an_architecture_it_does_not_know_is_refused(backend):
+    config = backend._model.config.text_config
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match='attention_bias'):
+        patch.setattr(config, 'attention_bias', True)
+        StaticDecoder(backend._model)
+
+
+def test_it_is_a_backend_like_any_other(compiled, micro_checkpoint):
+    compiled.warm_up()
+    question = PromptBook.load().ask('caption')
+    assert compiled.answer([make_clip()], question).text == compiled.answer([make_clip()], question).text
+    other = create_backend('compiled', checkpoint=micro_checkpoint)
+    other.close()
+    other.close()
+    with pytest.raises(BackendError, match='closed'):
+        other.answer([make_clip()], question)
+    with pytest.raises(BackendError, match="'device'"):
+        create_backend('compiled', checkpont=micro_checkpoint)
