@@ -43,6 +43,25 @@ class PidGains:
 
 
 @dataclass(frozen=True, slots=True)
+class EffortGains:
+    """Gains of the effort law, in shares of each joint's effort limit.
+
+    The defaults give a Panda about 610 N m/rad and 52 N m s/rad on its large joints, the order of the
+    stiffness and damping in franka_ros' joint impedance example.
+
+    :param proportional: Share of the limit per rad.
+    :param integral: Share per rad s.
+    :param derivative: Share per rad/s.
+    :param integral_share: Largest share that the integral may reach.
+    """
+
+    proportional: float = 7.0
+    integral: float = 2.0
+    derivative: float = 0.6
+    integral_share: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
 class ControllerConfig:
     """Parameters of the controller, checked together.
 
@@ -92,6 +111,7 @@ class ControllerConfig:
     horizon_steps: int = 30
     mpc: MpcWeights = MpcWeights()
     pid: PidGains = PidGains()
+    effort: EffortGains = EffortGains()
     blend_s: float = 0.2
     enable_ramp_s: float = 0.5
     clock_slew_per_s: float = 4.0
@@ -152,7 +172,7 @@ class ControllerConfig:
             raise ContractError(
                 f'rate_hz: {self.rate_hz} Hz is slower than a plan every '
                 f'{self.plan_period_ns / 1e6:g} ms; raise rate_hz or plan_period_ns')
-        for group in (self.mpc, self.pid):
+        for group in (self.mpc, self.pid, self.effort):
             for field in fields(group):
                 if not getattr(group, field.name) >= 0.0:
                     raise ContractError(

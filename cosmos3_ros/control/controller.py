@@ -4,6 +4,7 @@ No threads and no clock of its own: time is an argument. Not a safety-rated func
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 import threading
 
 import numpy as np
@@ -21,8 +22,10 @@ from cosmos3_ros.robots import Robot
 
 from .admission import Admission, ChunkRefused
 from .config import ControllerConfig
+from .effort import EffortLaw
 from .latency import LatencyAssessment, LatencyKind, LatencyMonitor, assess_latency
 from .planner import Planner
+from .projection import Projection
 from .readiness import Readiness
 from .state_report import report_limits
 from .supervisor import ACCEPTED, PLANNING, Supervisor
@@ -58,6 +61,8 @@ class Controller:
         self._admission = Admission(robot, config)
         self._timeline = Timeline(robot, config)
         self._planner = Planner(robot, config)
+        self._projection = Projection(robot)
+        self._effort = EffortLaw(robot, config.effort) if config.command_effort else None
         self._latency = LatencyMonitor(config.latency_samples)
         self._ticks = TickClock(config)
         self._readiness = Readiness(robot, config)
@@ -137,6 +142,9 @@ class Controller:
             newest = self._timeline.newest_stamp_ns
             self._assess_latency(chunk)
         admitted = self._admission.admit(chunk, newest, now_ns)
+        if self.config.project:
+            rows, note = self._projection.pull(admitted.rows)
+            admitted = replace(admitted, rows=rows, note='; '.join(filter(None, (admitted.note, note))))
         while True:
             with self._lock:
                 reading, now, base = self._timeline.place(chunk, now_ns)
@@ -219,6 +227,8 @@ class Controller:
         self._ticks.restart(now_ns)
         self._timeline.restart(measurement.position, now_ns, measurement.gripper)
         self._monitor.restart()
+        if self._effort is not None:
+            self._effort.restart()
         self._rested_ns = None
         broken = self._planner.start(measurement.position, now_ns)
         if broken is None:
@@ -275,7 +285,11 @@ class Controller:
             self._monitor.command(now_ns, position)
             gripper = self._timeline.gripper.value if self.mode is ControllerMode.STOPPING \
                 else self._timeline.gripper_at(now_ns)
-            return JointCommand(now_ns, position, velocity, acceleration, gripper)
+            effort = None
+            if self._effort is not None and self._readiness.measurement is not None:
+                effort = self._effort.command(
+                    position, velocity, acceleration, self._readiness.measurement, now_ns)
+            return JointCommand(now_ns, position, velocity, acceleration, gripper, effort)
 
     def _check_clock(self, now_ns: int) -> int:
         """Stop on a jump and let the plan go on where it was, so that the command never jumps."""

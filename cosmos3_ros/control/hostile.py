@@ -106,7 +106,7 @@ class HostileChunks:
     def _find_pose(self, family: str) -> Array:
         """Return the worst of some random poses: through the table, or through the arm itself."""
         poses = self._rng.uniform(self._low, self._high, (64, len(self._low)))
-        distance, a, b, radius = self._robot.collision.distances_and_capsules(poses)
+        distance, a, b, _ = self._robot.collision.distances_and_capsules(poses)
         if family == 'floor':
             height = np.minimum(a[..., 2], b[..., 2])[:, self._robot.collision.moving]
             return np.asarray(poses[height.min(axis=1).argmin()])

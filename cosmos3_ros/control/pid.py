@@ -158,7 +158,8 @@ class Pid:
             for chord, joint in enumerate(self._chord_joint):
                 np.maximum(worst[:, joint], over[:, chord], out=worst[:, joint])
         fits = worst <= ROUNDING
-        return np.where(fits.any(axis=0), fits.argmax(axis=0), worst.argmin(axis=0))
+        choice: NDArray[np.intp] = np.where(fits.any(axis=0), fits.argmax(axis=0), worst.argmin(axis=0))
+        return choice
 
     def _largest_share(self, jerk: Array, state: Array, kept: Plan) -> Array:
         """Return per joint the largest share of the change from ``kept`` that keeps all bounds."""
@@ -181,6 +182,7 @@ class Pid:
 def _room(change: Array, above: Array, below: Array) -> Array:
     """Return per column the largest factor of ``change`` (N, columns) between ``below`` and ``above``."""
     with np.errstate(divide='ignore', invalid='ignore'):
-        factor = np.where(change > ROUNDING, above / change, np.where(change < -ROUNDING, below / change, np.inf))
+        down = np.where(change < -ROUNDING, below / change, np.inf)
+        factor = np.where(change > ROUNDING, above / change, down)
     result: Array = factor.min(axis=0)
     return result

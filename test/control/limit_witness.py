@@ -1,4 +1,4 @@
-"""A witness for the tests: judges samples and plans from the limits alone, by other means than the controller.
+"""A witness for the tests: judges samples and plans from the limits, by other means than the controller.
 
 Nothing of cosmos3_ros.control is used. Derivatives come from finite differences of the samples, extrema
 between nodes from dense sampling with numpy's polynomials, distances from scipy-free brute force.
@@ -80,7 +80,8 @@ class Witness:
         p1, p0 = robot.kinematics.points(q + eps * v), robot.kinematics.points(q - eps * v)
         for i, name in enumerate(robot.kinematics.point_names):
             if name in speed:
-                self.note(f'{name}_speed', speed[name] - np.linalg.norm(p1 - p0, axis=-1)[:, i] / (2 * eps), 1e-7)
+                found = np.linalg.norm(p1 - p0, axis=-1)[:, i] / (2 * eps)
+                self.note(f'{name}_speed', speed[name] - found, 1e-7)
         self.note('self_collision', robot.collision.distances(q) - profile.self_collision_distance_m, 1e-9)
         a, b, radius = robot.collision.capsules(q)
         moving = robot.collision.moving
