@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cosmos3_ros.contracts import ContractError
+
 CUBE_COLOURS: tuple[str, ...] = ('red', 'green', 'blue', 'yellow')
 CAMERA_SLOTS: tuple[str, ...] = ('wrist', 'exterior_1', 'exterior_2')
 ROBOT = 'panda'
@@ -12,7 +14,7 @@ FINGER_JOINTS = ('left_finger', 'right_finger')
 FINGER_TRAVEL_M = 0.0425
 
 
-class SimulationError(ValueError):
+class SimulationError(ContractError):
     """The simulator was asked for something it does not have. The text says what is allowed."""
 
 
