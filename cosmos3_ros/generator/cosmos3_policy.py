@@ -20,6 +20,7 @@ from .composed_view import View, compose_view, place_on_canvas
 from .denoise import Request, denoise
 from .diffusers_backend import DiffusersBackend
 from .guidance import Guidance
+from .option_types import check_types
 from .policy import PolicyError
 from .prompt import PROMPT_VARIANTS, UNCONDITIONAL, build_prompt
 from .sampler import Schedule, schedule
@@ -123,7 +124,7 @@ def create_cosmos3(
     steps: int = droid_joint.STEPS,
     shift: float = droid_joint.SHIFT,
     guidance: float = droid_joint.GUIDANCE,
-    guidance_interval: tuple[float, float] | None = None,
+    guidance_interval: Sequence[float] | None = None,
     prompt_variant: str | None = None,
     torch_threads: int = 1,
 ) -> Cosmos3Policy:
@@ -145,10 +146,17 @@ def create_cosmos3(
     :raises PolicyError: A setting or the robot does not fit.
     :raises CheckpointError: The checkpoint cannot be used (also a ``ValueError``).
     """
+    check_types(locals(), {
+        'checkpoint': 'text', 'revision': 'text or none', 'contract': 'text or none', 'backend': 'text',
+        'device': 'text', 'dtype': 'text', 'steps': 'integer', 'shift': 'number', 'guidance': 'number',
+        'guidance_interval': 'pair or none', 'prompt_variant': 'text or none', 'torch_threads': 'integer'})
     joints = droid_joint.check_robot(joint_names)
     if backend not in BACKENDS:
         raise PolicyError(f'backend: {backend!r} arrived, one of {", ".join(BACKENDS)} is allowed')
-    plan, scale = schedule(steps, shift), Guidance(guidance, guidance_interval)
+    if not 0 <= torch_threads <= 256:
+        raise PolicyError(f'torch_threads: {torch_threads} arrived, 0 to 256 is allowed')
+    interval = None if guidance_interval is None else (guidance_interval[0], guidance_interval[1])
+    plan, scale = schedule(steps, float(shift)), Guidance(float(guidance), interval)
     opened = Checkpoint.open(checkpoint, revision=revision, contract=contract, parts=('generator',))
     if opened.contract != droid_joint.CONTRACT:
         raise PolicyError(

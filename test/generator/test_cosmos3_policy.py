@@ -75,7 +75,7 @@ print(hashlib.sha256(chunk.positions.tobytes() + chunk.gripper.tobytes()).hexdig
 
 
 @pytest.mark.parametrize('options', [
-    {}, {'guidance': 1.0}, {'guidance_interval': (960, 1001)}, {'steps': 2}, {'prompt_variant': 'plain'}])
+    {}, {'guidance': 1.0}, {'guidance_interval': [960, 1001]}, {'steps': 2}, {'prompt_variant': 'plain'}])
 def test_backends_agree(policy_checkpoint, droid_observation, options):
     chunks = [
         create_policy(
@@ -155,6 +155,16 @@ def test_instructions_are_remembered_and_do_not_leak(policies, droid_observation
     ({'joint_names': JOINTS[:6]}, PolicyError, 'its arm has the 6 joints'),
     ({'backend': 'magic'}, PolicyError, "backend: 'magic' arrived, one of compiled, diffusers"),
     ({'steps': 0}, PolicyError, 'steps: 0'),
+    ({'steps': 'four'}, PolicyError, "steps: 'four' arrived, a whole number"),
+    ({'steps': 4.0}, PolicyError, 'steps: 4.0 arrived, a whole number'),
+    ({'steps': True}, PolicyError, 'steps: True arrived'),
+    ({'guidance': 'high'}, PolicyError, "guidance: 'high' arrived, a number"),
+    ({'guidance_interval': [1, 2, 3]}, PolicyError, 'a list of two numbers'),
+    ({'guidance_interval': 960}, PolicyError, 'guidance_interval: 960 arrived'),
+    ({'guidance_interval': [1001, 960]}, PolicyError, 'two ascending timesteps'),
+    ({'torch_threads': -1}, PolicyError, 'torch_threads: -1'),
+    ({'checkpoint': ''}, PolicyError, "checkpoint: '' arrived, a text"),
+    ({'checkpoint': 3}, PolicyError, 'checkpoint: 3 arrived, a text'),
     ({'guidance': -3.0}, PolicyError, 'guidance: -3.0'),
     ({'prompt_variant': 'xml'}, PolicyError, "prompt_variant: 'xml'"),
     ({'checkpoint': 'no/such/place'}, CheckpointError, 'is no directory'),
