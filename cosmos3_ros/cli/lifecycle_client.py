@@ -11,11 +11,13 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 
+from .console import CommandError
+
 POLL_S = 0.05
 """How often a pending call checks its answer and the node's process."""
 
 
-class LifecycleError(RuntimeError):
+class LifecycleError(CommandError):
     """A node did not make a transition. The text says which, and the node's own reason."""
 
 

@@ -12,10 +12,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from .console import CommandError
+
 POLL_S = 0.02
 
 
-class CallError(RuntimeError):
+class CallError(CommandError):
     """A service or an action did not answer, or did not appear."""
 
 

@@ -28,6 +28,7 @@ RELATIVE_TOLERANCE = 1e-6
 GAP_S = 0.1
 """Commands come at 500 Hz; a pause this long means that the controller was stopped and armed again."""
 REST_PERIODS = 3.0
+_NAMES = ('velocity', 'acceleration', 'jerk')
 GEOMETRY_STRIDE = 5
 """Clearances change by less than 0.1 mm between samples of 2 ms; every fifth is 10 ms."""
 
@@ -161,17 +162,29 @@ def _check_derivative_fields(
         _check_envelope(report, q, v, limits, shown_s)
     if a is not None:
         _record_magnitude(report, 'acceleration', a, limits.acceleration, names, shown_s, 0.0)
-    if v is None or a is None or len(t) < 2:
+    if len(t) < 2:
         return
-    slope = np.diff(a, axis=0) / h
-    rounding = 4.0 * np.finfo(np.float64).eps * limits.acceleration / h
-    _record_magnitude(report, 'jerk', slope, limits.jerk, names, shown_s[1:], rounding)
-    # Trapezoid rule with end correction is exact for the cubic, so for jerk within j the trapezoid rule alone
-    # misses a motion by at most j h^3 / 12, and the accelerations' misses the velocity by j h^2 / 4.
+    # Differences of lower order than those of the positions, so rounding hides less.
+    for field, bounds, size in (
+        (v, (limits.acceleration, limits.jerk), limits.velocity),
+        (a, (limits.jerk,), limits.acceleration),
+    ):
+        for order, bound in enumerate(bounds, start=1):
+            if field is None or len(t) <= order:
+                continue
+            slope, noise = _divided_difference(t, field, order)
+            # The rounding of positions, scaled to the size of this field.
+            noise = noise * 2.0 * float(size.max())
+            _record_magnitude(report, _NAMES[order + (field is a)], slope, bound, names,
+                              shown_s[order:], noise)
+    # The trapezoid rule with end correction is exact for the cubic, so for a jerk within j the trapezoid rule
+    # misses a motion by at most j h^3 / 12, and that of the accelerations misses the velocity by j h^2 / 4.
     for low, high, miss in (
         (q, v, limits.jerk * h**3 / 12.0 + POSITION_ROUNDING_RAD * 2),
         (v, a, limits.jerk * h**2 / 4.0 + 1e-14),
     ):
+        if low is None or high is None:
+            continue
         error = np.abs(np.diff(low, axis=0) - 0.5 * h * (high[1:] + high[:-1]))
         report.record('consistency', error - miss, error, miss, names, shown_s[1:],
                       RELATIVE_TOLERANCE * miss + 1e-12)

@@ -1,0 +1,222 @@
+"""``cosmos3 demo``: simulated episodes through the real graph, recorded, checked, drawn and filmed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import json
+from pathlib import Path
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.limit_file import CheckedLimits, read_limits
+from ..evaluation.run_summary import RunSummary, summarise_run
+from ..resources import require
+from .arguments import TASKS, add_graph_arguments, add_json, positive
+from .checkpoint import default_checkpoint
+from .console import CommandError, Output
+from .running import Running, model_parameters, running
+
+if TYPE_CHECKING:
+    from .episodes import EpisodeResult
+
+POLICIES = ('oracle', 'cosmos3')
+TIMEOUT_S = {'oracle': 20.0, 'cosmos3': 10.0}
+BAG, VIDEO, FIGURE, SUMMARY, LOGS = 'bag', 'cameras.mp4', 'motion.png', 'summary.json', 'log'
+FINAL_COUNTS_S = 2.5
+"""Two rounds of /diagnostics (1 Hz) after the cameras have stopped: then every count is final."""
+RECORDER_CLOSE_S = 20.0
+RECORDED = (
+    '/clock', '/joint_states', '/simulation_state', '/action_chunk', '/scene', '/controller_state')
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        'demo', help='run simulated episodes through all nodes and check every command')
+    parser.add_argument('--task', choices=(*TASKS, 'all'), default='pick_place',
+                        help='all: the three one after the other (default: %(default)s)')
+    parser.add_argument('--policy', choices=POLICIES, default='oracle',
+                        help='oracle: the scripted expert on the simulated state (default: %(default)s)')
+    parser.add_argument('--episodes', type=int, default=1,
+                        help='episodes of each task (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=1,
+                        help='seed of the first episode (default: %(default)s)')
+    parser.add_argument('--timeout', type=positive(float), metavar='S',
+                        help='longest episode; 20 with the oracle, 10 with cosmos3')
+    parser.add_argument('--injected-latency', type=float, default=0.0, metavar='S',
+                        help='delay every chunk by this much, as a slower policy would')
+    parser.add_argument('--output', type=Path, default=Path('demo'), metavar='DIR',
+                        help='where bag, video, figure and summary go (default: %(default)s)')
+    parser.add_argument('--headless', action='store_true', help='no live view')
+    parser.add_argument('--no-media', action='store_true', help='write neither video nor figure')
+    add_graph_arguments(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Run the demo; fails if a limit was violated or an image was lost."""
+    if args.episodes < 1:
+        raise CommandError(f'--episodes: {args.episodes} arrived, at least 1 is needed')
+    if args.injected_latency < 0.0:
+        raise CommandError(f'--injected-latency: {args.injected_latency:g} arrived, 0 or more is allowed')
+    for module, extra in (('mujoco', 'sim'), ('rosbags', 'record')):
+        require(module, extra)
+    limits = read_limits(args.robot, args.profile)
+    directory = prepare_output(args.output)
+    checkpoint = args.checkpoint if args.checkpoint is not None else default_checkpoint(output)
+    began_s = time.monotonic()
+    results, counts = _run_graph(args, output, directory, checkpoint)
+    summary = summarise_run(directory / BAG, limits, breaks(results))
+    values = _result(args, results, counts, summary, directory)
+    if not args.no_media:
+        _write_media(directory, results, limits, summary, output)
+    values['elapsed_s'] = time.monotonic() - began_s
+    (directory / SUMMARY).write_text(json.dumps(
+        {**values, 'limits': summary.limits.to_dict(), 'results': [_episode(r) for r in results]},
+        indent=1, default=str) + '\n')
+    output.result(values)
+    return int(bool(values['limit_violations']) or values['images_received'] != values['images_published'])
+
+
+def prepare_output(directory: Path) -> Path:
+    """Return the output directory with the files of an earlier run removed, and only those.
+
+    :raises CommandError: It exists and is no directory.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise CommandError(f'--output: {directory} is no directory')
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (BAG, LOGS):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in (VIDEO, FIGURE, SUMMARY):
+        (directory / name).unlink(missing_ok=True)
+    return directory
+
+
+def breaks(results: list[EpisodeResult]) -> tuple[int, ...]:
+    """Return the simulated instants of the resets, which move the arm at once."""
+    return tuple(instant for result in results for instant in result.reset_ns if instant)
+
+
+def _node_specs(args: argparse.Namespace, checkpoint: Path) -> list[Any]:
+    from .graph import NodeSpec
+    models = model_parameters(checkpoint, args.device)
+    first_task = TASKS[0] if args.task == 'all' else args.task
+    common = {'robot': args.robot, 'use_sim_time': True}
+    generator = {'policy': args.policy, 'injected_latency_s': float(args.injected_latency)}
+    return [
+        NodeSpec('simulator', {'robot': args.robot, 'task': first_task, 'seed': args.seed}),
+        NodeSpec('perception', {**common, **models}),
+        NodeSpec('generator', {**common, **models, **generator}),
+        NodeSpec('controller', {**common, 'profile': args.profile, 'arm_on_activate': False}),
+    ]
+
+
+def _episodes(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    for task in TASKS if args.task == 'all' else (args.task,):
+        for number in range(args.episodes):
+            yield task, args.seed + number
+
+
+def _run_graph(
+    args: argparse.Namespace, output: Output, directory: Path, checkpoint: Path,
+) -> tuple[list[EpisodeResult], dict[str, Any]]:
+    """Start everything, run the episodes, and return their results and the nodes' own counts."""
+    logs = args.log_dir if args.log_dir is not None else directory / LOGS
+    timeout_s = args.timeout or TIMEOUT_S[args.policy]
+    results: list[EpisodeResult] = []
+    with running('cosmos3_demo', logs, output, own_domain=True) as live:
+        from .episodes import EpisodeRunner
+        from .graph import parse_settings
+        from .live_view import LiveView
+        headline = ['starting']
+        with LiveView(output.console, live.monitor, lambda: headline[0], not args.headless):
+            recorder = live.graph.start_recorder(directory / BAG)
+            live.graph.start(_node_specs(args, checkpoint), parse_settings(args.settings))
+            live.graph.configure()
+            live.graph.wait_for_recorder(RECORDED)
+            live.graph.activate()
+            runner = EpisodeRunner(live.session, live.monitor, live.graph.check)
+            for task, seed in _episodes(args):
+                headline[0] = f'{task}, seed {seed}, {sum(r.success for r in results)} of {len(results)} done'
+                result = runner.run(task, seed, timeout_s)
+                results.append(result)
+                output.say(
+                    f'{task:10} seed {seed:<4} {"success" if result.success else "no success":10} '
+                    f'{result.elapsed_s:5.1f} s  {result.chunks} chunks  {result.reason}')
+            headline[0] = 'finishing'
+            live.graph.deactivate('simulator')
+            live.rest(FINAL_COUNTS_S)
+        counts = _counts(live)
+        live.processes.stop_one(recorder, RECORDER_CLOSE_S)
+    return results, counts
+
+
+def _counts(live: Running) -> dict[str, Any]:
+    """Return what the nodes counted, after the last image."""
+    monitor = live.monitor
+    generator = monitor.reports.get('generator')
+    values = generator.values if generator is not None else {}
+    return {
+        'scene_reports': monitor.scenes,
+        'images_received': monitor.images_received('perception'),
+        'images_received_generator': monitor.images_received('generator'),
+        'lateness_p99_ms': max(monitor.lateness_p99_us, default=float('nan')) * 1e-3,
+        'stops': [f'{stop.reason}: {stop.detail}' for stop in monitor.stops],
+        'checkpoint': values.get('checkpoint', ''),
+        'trained': values.get('trained', '') == 'True',
+        'scene_checkpoint': monitor.scene.checkpoint if monitor.scene is not None else '',
+        'scene_trained': bool(monitor.scene.trained) if monitor.scene is not None else False,
+    }
+
+
+def _result(
+    args: argparse.Namespace, results: list[EpisodeResult], counts: dict[str, Any], summary: RunSummary,
+    directory: Path,
+) -> dict[str, Any]:
+    return {
+        'task': args.task, 'policy': args.policy, 'seed': args.seed, 'profile': args.profile,
+        'robot': args.robot, 'injected_latency_s': args.injected_latency,
+        'episodes': len(results), 'successes': sum(result.success for result in results),
+        'chunks': sum(result.chunks for result in results),
+        'chunks_per_episode_min': min(result.chunks for result in results),
+        'scene_reports': counts['scene_reports'],
+        'scene_reports_per_episode_min': min(result.scene_reports for result in results),
+        'images_published': summary.images_published,
+        'images_received': sum(counts['images_received'].values()),
+        'images_recorded': summary.images_recorded,
+        'command_rate_hz': summary.command_rate_hz,
+        'command_lateness_p99_ms': counts['lateness_p99_ms'],
+        'limit_violations': summary.limits.total,
+        'violations': {name: count for name, count in summary.limits.violations.items() if count},
+        'stops': len(counts['stops']), 'stop_reasons': counts['stops'],
+        'realtime_factor': summary.realtime_factor,
+        'checkpoint': counts['checkpoint'], 'trained': counts['trained'],
+        'scene_checkpoint': counts['scene_checkpoint'], 'scene_trained': counts['scene_trained'],
+        'messages_lost': summary.lost, 'bag': str(directory / BAG),
+    }
+
+
+def _episode(result: EpisodeResult) -> dict[str, Any]:
+    return {
+        'task': result.task, 'seed': result.seed, 'instruction': result.instruction,
+        'success': result.success, 'reason': result.reason, 'elapsed_s': result.elapsed_s,
+        'chunks': result.chunks, 'scene_reports': result.scene_reports, 'stops': list(result.stops)}
+
+
+def _write_media(
+    directory: Path, results: list[EpisodeResult], limits: CheckedLimits, summary: RunSummary, output: Output,
+) -> None:
+    """Draw and film the first episode of the run."""
+    from ..evaluation.figures import write_motion_figure
+    from ..evaluation.video import write_video
+    first = results[0]
+    window = (first.reset_ns[1], first.end_ns)
+    if summary.commands is not None:
+        title = f'{first.task}: "{first.instruction}", profile {limits.profile}'
+        write_motion_figure(summary.commands.log, limits, directory / FIGURE, title=title, window_ns=window)
+    write_video(directory / BAG, directory / VIDEO, window_ns=window)
+    output.say(f'{directory / VIDEO}, {directory / FIGURE} and {directory / BAG} written')

@@ -1,0 +1,74 @@
+"""A running graph as one context: environment, processes, session and monitor, and nothing left after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+import os
+from pathlib import Path
+import time
+from typing import TYPE_CHECKING, Any
+
+from .console import Output
+from .domain import choose_domain
+from .environment import child_environment
+from .processes import ProcessGroup
+from .shared_memory import clean_dead_segments, list_files
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .monitor import Monitor
+    from .session import RosSession
+
+RELEASE_S = 0.2
+"""Fast DDS removes its own segments while its participant closes; dead ones are looked for after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a command needs while the nodes run."""
+
+    session: RosSession
+    processes: ProcessGroup
+    graph: Graph
+    monitor: Monitor
+    domain_id: int
+
+    def rest(self, duration_s: float) -> None:
+        """Wait, and notice a process that dies meanwhile."""
+        self.session.wait_for(lambda: False, duration_s, self.processes.check)
+
+
+@contextmanager
+def running(name: str, log_directory: Path, output: Output, *, own_domain: bool) -> Iterator[Running]:
+    """Prepare everything, and on leaving stop all processes and remove the shared memory they left.
+
+    rclpy is imported here and not before: it reads the environment that is set here.
+
+    :param name: Name of the command's own node.
+    :param own_domain: Use a free ROS domain unless the user has set one; else the default domain.
+    """
+    domain_id = choose_domain(os.environ) if own_domain else int(os.environ.get('ROS_DOMAIN_ID') or 0)
+    os.environ.update(child_environment(os.environ, domain_id))
+    from .graph import Graph
+    from .monitor import Monitor
+    from .session import RosSession
+
+    before = list_files()
+    killed: list[str] = []
+    try:
+        with ProcessGroup(log_directory, os.environ) as processes, RosSession(name) as session:
+            graph = Graph(session, processes, log_directory)
+            yield Running(session, processes, graph, Monitor(session.node), domain_id)
+            killed = processes.stop()
+    finally:
+        time.sleep(RELEASE_S)
+        clean_dead_segments(before)
+        if killed:
+            output.warn(f'had to be killed: {", ".join(killed)} (logs in {log_directory})')
+
+
+def model_parameters(checkpoint: Path, device: str) -> dict[str, Any]:
+    """Return the parameters that perception and generator share."""
+    return {'checkpoint': str(checkpoint), 'device': device}
