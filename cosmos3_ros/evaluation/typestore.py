@@ -34,7 +34,11 @@ class Definitions:
         """
         if name in self.store.fielddefs:
             return
-        types = self._parse(self._text(name), name)
+        package, _, type_name = name.split('/')
+        # Interface files name neighbours without their package; these are messages, also in an .action file.
+        alias = f'{package}/msg/{type_name}'
+        types = {name if key == alias else key: value
+                 for key, value in self._parse(self._text(name), alias).items()}
         self.store.register({key: value for key, value in types.items() if key not in self.store.fielddefs})
         for _, fields in types.values():
             for _, field in fields:
