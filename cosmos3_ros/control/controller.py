@@ -100,7 +100,8 @@ class Controller:
                 return
             fault = self._monitor.find_fault(measurement, old)
             self._readiness.take(measurement, fault, now_ns)
-            if self.mode not in PLANNING:
+            if self.mode not in PLANNING or self._ticks.has_gone_back(now_ns):
+                # With the clock set back, stamps say nothing; the next tick stops for that.
                 return
             if fault:
                 self._stop(StopReason.INVALID_STATE, fault)

@@ -73,8 +73,8 @@ class Mpc:
         # In units of the jerk limit and with a unit mean diagonal, DAQP's tolerances mean the same
         # for every robot.
         self._cost_scale = n / (jerk**2 * np.trace(hessian))
-        self._gradient_state = weights.position * weighted_q.T @ p.free_q + \
-            weights.velocity * weighted_v.T @ p.free_v
+        self._gradient_state = weights.position * weighted_q.T @ p.free_q[:, 1:] + \
+            weights.velocity * weighted_v.T @ p.free_v[:, 1:]
         self._gradient_q = weights.position * weighted_q
         self._gradient_v = weights.velocity * weighted_v
         self._hessian = [
@@ -125,7 +125,8 @@ class Mpc:
         """Fill the bounds in place; return the gradients (joints, N)."""
         p, n, b = self._prediction, self._n, self._bounds
         speed, bend, jerk = b.velocity_rad_s, b.acceleration_rad_s2, b.jerk_rad_s3
-        linear = self._gradient_state @ state - self._gradient_q.T @ position - \
+        # Relative to the present position, so that standing still at the reference costs exactly nothing.
+        linear = self._gradient_state @ state[1:] - self._gradient_q.T @ (position - state[0]) - \
             self._gradient_v.T @ velocity
         gradient: Array = np.ascontiguousarray((linear * (jerk * self._cost_scale)).T)
         free_q, free_v, free_a = p.free_q @ state, p.free_v @ state, p.free_a @ state

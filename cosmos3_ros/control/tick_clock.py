@@ -33,6 +33,10 @@ class TickClock:
         """Forget the past."""
         self._last_ns = now_ns
 
+    def has_gone_back(self, now_ns: int) -> bool:
+        """Tell whether the next tick will find the clock set back."""
+        return now_ns < self._last_ns - self._config.clock_backward_ns
+
     def read(self, now_ns: int) -> TickTime:
         """Judge the step from the last tick to ``now_ns``."""
         config, elapsed_ns = self._config, now_ns - self._last_ns

@@ -1,7 +1,5 @@
 """Does the arm do what it was told, and is what it reports credible?"""
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +10,8 @@ Array = NDArray[np.float64]
 
 # Commands kept for comparison: 1 s at 500 Hz.
 COMMANDS_KEPT = 512
+# Long before any clock, and far enough from int64's end to be subtracted from.
+NO_TIME = -(2**61)
 # A joint may stand this far outside of the hardware's range by its own calibration.
 RANGE_TOLERANCE_RAD = 0.1
 # Measured speeds this much above the hardware's are no speeds.
@@ -38,17 +38,21 @@ class TrackingMonitor:
         self._bound = bound_rad
         self._lag_ns = int(lag_s * 1e9)
         self._jump = jump_rad
-        self._commands: deque[tuple[int, Array]] = deque(maxlen=COMMANDS_KEPT)
+        # A ring: times that no measurement can have mark places without a command.
+        self._times = np.full(COMMANDS_KEPT, NO_TIME, dtype=np.int64)
+        self._positions = np.zeros((COMMANDS_KEPT, len(names)))
+        self._next = 0
         self.error = np.zeros(len(names))
 
     def restart(self) -> None:
         """Forget the commands, before a new motion."""
-        self._commands.clear()
+        self._times[:] = NO_TIME
         self.error = np.zeros(len(self._names))
 
     def command(self, now_ns: int, position: Array) -> None:
         """Remember what was commanded."""
-        self._commands.append((now_ns, position))
+        self._times[self._next], self._positions[self._next] = now_ns, position
+        self._next = (self._next + 1) % COMMANDS_KEPT
 
     def find_fault(self, new: JointMeasurement, old: JointMeasurement | None) -> str:
         """Return why ``new`` cannot be a measurement of this arm, or an empty string."""
@@ -79,13 +83,14 @@ class TrackingMonitor:
 
     def find_error(self, measured: JointMeasurement) -> str:
         """Update ``error`` (measured minus commanded); return the fault past the bound, or ''."""
-        if not self._commands:
+        age = measured.stamp_ns - self._times
+        nearest = int(np.abs(age).argmin())
+        if self._times[nearest] == NO_TIME:
             return ''
-        stamp = measured.stamp_ns
-        window = [q for t, q in self._commands if stamp - self._lag_ns <= t <= stamp]
-        nearest = min(self._commands, key=lambda entry: abs(entry[0] - stamp))[1]
-        self.error = measured.position - nearest
-        spread = np.stack([nearest, *window])
+        self.error = measured.position - self._positions[nearest]
+        excused = (age >= 0) & (age <= self._lag_ns)
+        excused[nearest] = True
+        spread = self._positions[excused]
         away = np.maximum(
             measured.position - spread.max(axis=0), spread.min(axis=0) - measured.position)
         worst = int(np.argmax(away))
