@@ -66,12 +66,10 @@ class ReasonerBackend(Protocol):
 _BACKENDS = {
     'transformers': ('.transformers_backend', 'TransformersBackend'),
     'compiled': ('.compiled_backend', 'CompiledBackend'),
+    'openai': ('.openai_backend', 'OpenAIBackend'),
 }
 
-_NOT_BUILT = {
-    'tensorrt': 'TensorRT engines',
-    'openai': 'an OpenAI-compatible server',
-}
+_NOT_BUILT = {'tensorrt': 'TensorRT engines'}
 
 
 def backend_names() -> tuple[str, ...]:

@@ -1,0 +1,234 @@
+"""A reasoner behind an OpenAI-compatible server: vLLM, TensorRT-LLM, NVIDIA NIM.
+
+Payloads as their documentation gives them: ``POST /v1/chat/completions`` with ``image_url`` parts as
+base64 data URIs, ``response_format`` with a JSON schema, ``GET /v1/models``.
+"""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import logging
+import os
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..contracts import Clip, ModelIdentity
+from ..resources import require
+from .answer_schema import ANSWER_SCHEMAS
+from .backend import Answer, BackendError
+from .circuit_breaker import CircuitBreaker
+from .clip_buffer import scale_frame
+from .http_exchange import Endpoint, ExchangeError
+from .questions import Question
+from .video_grid import bounded_size
+from .video_prompt import build_messages, patch_times_s
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ServerCounts:
+    """What happened with a server; read it for diagnostics."""
+
+    requests: int = 0
+    answers: int = 0
+    retries: int = 0
+    timeout: int = 0
+    connection: int = 0
+    server: int = 0
+    busy: int = 0
+    refused: int = 0
+    broken: int = 0
+    skipped: int = 0
+    """Questions that were not sent because the server had kept failing."""
+
+
+class OpenAIBackend:
+    """Asks a server. Greedy (temperature 0, fixed seed); the server decides how far that holds.
+
+    :param base_url: E.g. ``http://localhost:8000/v1``.
+    :param model: Model name; empty takes the first that the server lists.
+    :param api_key_variable: Environment variable that holds the key; an unset one sends none.
+    :param timeout_s: For one answer, all retries together.
+    :param request_timeout_s: For one request.
+    :param retries: Further requests after a failure that may pass.
+    :param backoff_s: Wait before the first retry; doubled for each further one, or as the server says.
+    :param breaker_failures: Failed answers in a row after which the server is left alone.
+    :param breaker_pause_s: For how long.
+    :param json_schema: Send the answer's JSON schema; switch it off for servers that refuse it.
+    :param max_clip_pixels: Largest frames x height x width of a clip; also what a server's own limit
+        on pixels or request size wants.
+    :param most_images: Most images per request, as servers limit them; the oldest frames of each clip go.
+    :raises BackendError: A parameter cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str = '',
+        api_key_variable: str = 'OPENAI_API_KEY',
+        timeout_s: float = 10.0,
+        request_timeout_s: float = 5.0,
+        retries: int = 2,
+        backoff_s: float = 0.2,
+        breaker_failures: int = 5,
+        breaker_pause_s: float = 5.0,
+        json_schema: bool = True,
+        max_clip_pixels: int = 8 * 640 * 384,
+        most_images: int = 32,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        for name, value in (('timeout_s', timeout_s), ('request_timeout_s', request_timeout_s)):
+            if not 0 < value < 3600:
+                raise BackendError(f'{name}: {value} arrived, more than 0 and less than 3600 is allowed')
+        if retries < 0 or not backoff_s >= 0 or most_images < 1:
+            raise BackendError(
+                f'retries, backoff_s, most_images: {retries}, {backoff_s}, {most_images} arrived, '
+                'at least 0, 0 and 1 is allowed')
+        try:
+            self._endpoint = Endpoint(base_url, os.environ.get(api_key_variable, ''))
+            self._breaker = CircuitBreaker(breaker_failures, breaker_pause_s, clock_s)
+        except ValueError as error:
+            raise BackendError(str(error)) from error
+        self._model, self._timeout_s, self._request_timeout_s = model, timeout_s, request_timeout_s
+        self._retries, self._backoff_s = retries, backoff_s
+        self._json_schema, self._most_images = json_schema, most_images
+        self._max_clip_pixels = max_clip_pixels
+        self._clock_s = clock_s
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self.counts = ServerCounts()
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model as the server names it; its content hash is the server's secret."""
+        return ModelIdentity(
+            f'{self._model or "unknown"}@server', f'openai/{urlsplit(self._endpoint.base_url).netloc}', True)
+
+    def warm_up(self) -> None:
+        """Ask which models the server has.
+
+        :raises BackendError: It cannot be reached, or does not have the wanted one.
+        """
+        try:
+            reply = self._endpoint.exchange(
+                'GET', '/models', None, self._clock_s() + self._request_timeout_s, self._clock_s)
+            names = [str(entry['id']) for entry in reply['data']]
+        except ExchangeError as error:
+            raise BackendError(f'base_url: {self._endpoint.base_url} does not answer: {error}') from error
+        except (TypeError, KeyError) as error:
+            raise BackendError(
+                f'base_url: {self._endpoint.base_url} is no OpenAI-compatible server (/models)') from error
+        if not names or (self._model and self._model not in names):
+            raise BackendError(f"model: '{self._model}' arrived, the server has {names}")
+        self._model = self._model or names[0]
+
+    def close(self) -> None:
+        """Stop waiting for retries; further questions are refused."""
+        self._closed.set()
+
+    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
+        """Ask the server, again if that may help, until the time is up.
+
+        :raises BackendError: No answer; :attr:`counts` says what kept it.
+        """
+        if not clips:
+            raise BackendError('clips: none arrived, at least one is needed')
+        with self._lock:
+            wait_s = self._breaker.wait_s()
+            if wait_s > 0:
+                self.counts.skipped += 1
+                raise BackendError(f'the server kept failing and is left alone for another {wait_s:.1f} s')
+            begin_s = self._clock_s()
+            payload = self._payload(clips, question)
+            prepared_s = self._clock_s()
+            try:
+                text, finish, prompt_tokens, new_tokens = self._ask(payload, begin_s + self._timeout_s)
+            except ExchangeError as error:
+                # A request that the server understood and refused says nothing about its health.
+                if error.passes:
+                    self._breaker.failed()
+                raise BackendError(f'{self._endpoint.base_url}: {error}') from error
+            self._breaker.succeeded()
+            self.counts.answers += 1
+            end_s = self._clock_s()
+        return Answer(
+            text, prompt_tokens, new_tokens, finish, prepared_s - begin_s, end_s - begin_s, end_s - begin_s)
+
+    def _ask(self, payload: dict[str, Any], deadline_s: float) -> tuple[str, str, int, int]:
+        for attempt in range(self._retries + 1):
+            if self._closed.is_set():
+                raise ExchangeError('connection', 'the backend is closed')
+            self.counts.requests += 1
+            try:
+                reply = self._endpoint.exchange(
+                    'POST', '/chat/completions', payload,
+                    min(deadline_s, self._clock_s() + self._request_timeout_s), self._clock_s)
+                return _read_reply(reply)
+            except ExchangeError as error:
+                setattr(self.counts, error.kind, getattr(self.counts, error.kind) + 1)
+                wait_s = error.retry_after_s
+                if wait_s is None:
+                    wait_s = self._backoff_s * 2 ** attempt
+                out_of_time = self._clock_s() + wait_s >= deadline_s
+                if not error.passes or attempt == self._retries or out_of_time:
+                    raise
+                logger.debug('attempt %d failed (%s), again in %.2f s', attempt + 1, error, wait_s)
+            self.counts.retries += 1
+            self._closed.wait(wait_s)
+        raise AssertionError('unreachable: the last attempt returns or raises')
+
+    def _payload(self, clips: Sequence[Clip], question: Question) -> dict[str, Any]:
+        messages = build_messages(clips, question)
+        content = messages[-1]['content']
+        share = self._most_images // len(clips)
+        if share < 1:
+            raise BackendError(
+                f'most_images: {self._most_images} arrived, at least {len(clips)} (clips) is needed')
+        videos = iter(clips)
+        parts: list[dict[str, Any]] = []
+        for part in content:
+            parts += self._images(next(videos), share) if part['type'] == 'video' else [part]
+        messages[-1] = {'role': 'user', 'content': parts}
+        payload: dict[str, Any] = {
+            'model': self._model, 'messages': messages, 'max_tokens': question.max_new_tokens,
+            'temperature': 0, 'seed': 1, 'stream': False}
+        schema = ANSWER_SCHEMAS.get(question.answer)
+        if schema is not None and self._json_schema:
+            payload['response_format'] = {
+                'type': 'json_schema',
+                'json_schema': {'name': question.answer, 'schema': schema, 'strict': True}}
+        return payload
+
+    def _images(self, clip: Clip, most: int) -> list[dict[str, Any]]:
+        cv2 = require('cv2', 'record')
+        frames = clip.frames[-most:]
+        size = bounded_size(len(frames), *clip.size, max_pixels=self._max_clip_pixels)
+        parts: list[dict[str, Any]] = []
+        times_s = patch_times_s(clip, 1)[-most:]
+        for frame, seconds in zip(frames, times_s, strict=True):
+            bgr = scale_frame(frame, size)[..., ::-1]
+            done, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            if not done:
+                raise BackendError(f'{clip.camera}: a frame of {size} cannot be encoded as JPEG')
+            uri = 'data:image/jpeg;base64,' + base64.b64encode(jpeg.tobytes()).decode()
+            parts += [{'type': 'text', 'text': f'<{seconds:.1f} seconds>'},
+                      {'type': 'image_url', 'image_url': {'url': uri}}]
+        return parts
+
+
+def _read_reply(reply: Any) -> tuple[str, str, int, int]:
+    """Return text, finish, prompt tokens and new tokens of a chat completion."""
+    try:
+        choice = reply['choices'][0]
+        text, finish = choice['message']['content'], choice.get('finish_reason') or 'stop'
+        usage = reply.get('usage') or {}
+        tokens = int(usage.get('prompt_tokens') or 0), int(usage.get('completion_tokens') or 0)
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+        raise ExchangeError('broken', f'the reply is no chat completion ({error!r})') from error
+    if not isinstance(text, str):
+        raise ExchangeError('broken', f'the reply holds no text but {type(text).__name__}')
+    return text, str(finish), *tokens
