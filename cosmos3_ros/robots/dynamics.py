@@ -29,10 +29,13 @@ class RigidBody:
 
 
 class RigidBodyDynamics:
-    """Efforts that a rigid arm needs: Newton-Euler (Luh, Walker, Paul 1980) in the base frame.
+    """Efforts that a rigid arm needs, by d'Alembert's principle over all its mass points.
 
-    A serial chain's recursions are running sums there, so links need no loop. Rotor inertia and
-    friction are not modelled.
+    Homogeneous 4 x 4 matrices as in Legnani et al. 1996 ("A homogeneous matrix approach to 3D kinematics
+    and dynamics"): a link's velocity and acceleration are matrices that map a point to its velocity and
+    acceleration, its mass is the pseudo-inertia, the integral of x x^T. All are expressed in the base
+    frame, where a serial chain's recursions are running sums, so links and configurations need no loop.
+    Rotor inertia and friction are not modelled.
 
     :param gravity_m_s2: Shape (3,), in the base frame.
     """
@@ -58,7 +61,16 @@ class RigidBodyDynamics:
             r = body.com_m - self.com_m[body.link - 1]
             shift = body.mass_kg * (r @ r * np.eye(3) - np.outer(r, r))
             self.inertia_kg_m2[body.link - 1] += body.inertia_kg_m2 + shift
-        for array in (self.gravity_m_s2, self.mass_kg, self.com_m, self.inertia_kg_m2):
+        # Pseudo-inertia about the link's origin: tr(I)/2 - I + m c c^T, m c; m c^T, m.
+        J = np.zeros((n, 4, 4))
+        trace = np.trace(self.inertia_kg_m2, axis1=1, axis2=2)[:, None, None]
+        weighted = self.mass_kg[:, None] * self.com_m
+        J[:, :3, :3] = trace / 2.0 * np.eye(3) - self.inertia_kg_m2
+        J[:, :3, :3] += weighted[:, :, None] * self.com_m[:, None, :]
+        J[:, :3, 3] = J[:, 3, :3] = weighted
+        J[:, 3, 3] = self.mass_kg
+        self._pseudo_inertia = J
+        for array in (self.gravity_m_s2, self.mass_kg, self.com_m, self.inertia_kg_m2, J):
             array.setflags(write=False)
 
     def effort(self, q: FloatArray, v: FloatArray, a: FloatArray) -> FloatArray:
@@ -74,39 +86,29 @@ class RigidBodyDynamics:
                 f'effort: shapes {q.shape}, {np.shape(v)}, {np.shape(a)} arrived, (..., {n}) each is needed')
         F = self._kinematics.chain(q.reshape(-1, n))[1:]
         K = F.shape[2]
-        # Vectors have the shape (5, ..., N, K): components x, y, z, x, y (see _cross).
-        axes = F.transpose(3, 1, 0, 2)
-        z, o = _extend(axes[2]), _extend(axes[3])
-        zv = z * np.asarray(v, dtype=np.float64).reshape(K, n).T
-        za = z[:3] * np.asarray(a, dtype=np.float64).reshape(K, n).T
-        omega = zv.cumsum(axis=1)
-        # d/dt (z v) = z a + omega x z v; a joint's own turn does not change its axis.
-        alpha = _extend((za + _cross(omega, zv)).cumsum(axis=1))
-        # Points on link i, seen from its joint: the next joint (none after the last) and the mass.
-        arm = np.empty((5, 2, n, K))
-        arm[:, 0, :-1] = o[:, 1:] - o[:, :-1]
-        arm[:, 0, -1] = 0.0
-        com = np.matmul(F[..., :3].reshape(n, 3 * K, 3), self.com_m[:, :, None]).reshape(n, 3, K)
-        arm[:3, 1] = com.transpose(1, 0, 2)
-        arm[3:, 1] = arm[:2, 1]
-        w, dw = omega[:, None], alpha[:, None]
-        lever = _cross(dw, arm) + _cross(w, _extend(_cross(w, arm)))
-        # The origin of joint i rides on link i - 1; joint 1's stands still. Gravity acts as -g.
-        origin = np.empty((3, n, K))
-        origin[:, 0] = -self.gravity_m_s2[:, None]
-        origin[:, 1:] = lever[:, 0, :-1]
-        force = (origin.cumsum(axis=1) + lever[:, 1]) * self.mass_kg[:, None]
-        # Euler's equation with the inertia in the link's own axes.
-        turning = np.stack([omega[:3], alpha[:3]])
-        local = np.einsum('nakb,sank->nbsk', F[..., :3], turning).reshape(n, 3, 2 * K)
-        inertial = np.matmul(self.inertia_kg_m2, local).reshape(n, 3, 2, K)
-        spin, change = np.einsum('nakb,nbsk->sank', F[..., :3], inertial)
-        force = _extend(force)
-        moment = change + _cross(omega, _extend(spin)) + _cross(o + arm[:, 1], force)
-        # Joint i carries links i..N; moments are moved from the base to its origin.
-        force = force[:, ::-1].cumsum(axis=1)[:, ::-1]
-        moment = moment[:, ::-1].cumsum(axis=1)[:, ::-1]
-        result: FloatArray = np.einsum('ink,ink->kn', z[:3], moment - _cross(o, force))
+        rates, changes = (np.asarray(x, dtype=np.float64).reshape(K, n).T[..., None, None] for x in (v, a))
+        T = np.ascontiguousarray(F.transpose(0, 2, 1, 3))
+        # A joint's turn maps x to z cross (x - o): L = [Z | -Z o] with Z = y x^T - x y^T of its axes.
+        Q = np.empty((n, K, 2, 4))
+        Q[..., :3] = T[..., :2].swapaxes(-1, -2)
+        Q[..., 3] = -(Q[..., :3] @ T[..., 3:])[..., 0]
+        Q[..., 1, :] *= -1.0
+        L = T[..., 1::-1] @ Q
+        # Velocity V = sum L v; acceleration H = dV/dt + V V with d(L v)/dt = L a + V L v - L v V.
+        Lv = L * rates
+        V = Lv.cumsum(axis=0)
+        products = V[..., :3] @ np.concatenate((Lv, V), axis=-1)
+        H = (L * changes + products[..., :4] - Lv[..., :3] @ V).cumsum(axis=0) + products[..., 4:]
+        H[..., 3] -= self.gravity_m_s2
+        # The link's mass in the base frame: G = T J T^T.
+        TJ = (F.reshape(n, 3 * K, 4) @ self._pseudo_inertia).reshape(n, 3, K, 4).transpose(0, 2, 1, 3)
+        G = np.empty((n, K, 4, 4))
+        G[..., :3, :3] = TJ @ T.swapaxes(-1, -2)
+        G[..., :3, 3] = G[..., 3, :3] = TJ[..., 3]
+        G[..., 3, 3] = self.mass_kg[:, None]
+        # Joint i moves links i..N: power per joint velocity is the sum of (H G) : L over them.
+        carried = (H @ G)[::-1].cumsum(axis=0)[::-1]
+        result: FloatArray = np.einsum('nkab,nkab->kn', L, carried)
         return result.reshape(q.shape)
 
     def gravity(self, q: FloatArray) -> FloatArray:
@@ -126,12 +128,3 @@ def _check(body: RigidBody, n: int) -> None:
         raise RobotError(
             f'inertial {body.name!r}: principal moments {moments.tolist()} kg m^2 arrived, '
             'positive ones are needed')
-
-
-def _extend(x: FloatArray) -> FloatArray:
-    return np.concatenate((x[:3], x[:2]))
-
-
-def _cross(x: FloatArray, y: FloatArray) -> FloatArray:
-    # Components x, y, z, x, y along the first axis make the cyclic permutations plain slices.
-    return x[1:4] * y[2:5] - x[2:5] * y[1:4]

@@ -77,7 +77,10 @@ class Kinematics:
         self.points_on_links = points
         self.point_names = tuple(point.name for point in points)
         self._spots = np.array([[*point.xyz_m, 1.0] for point in points]).reshape(-1, 4)
-        for array in (self._offset, self._tool, self._spots):
+        self._point_links = np.array([point.link for point in points], dtype=np.intp)
+        # Row per point, 1 for the joints before it.
+        self._before = (np.arange(self.joint_count) < self._point_links[:, None]).astype(np.float64)
+        for array in (self._offset, self._tool, self._spots, self._point_links, self._before):
             array.setflags(write=False)
 
     def chain(self, q: FloatArray) -> FloatArray:
@@ -123,10 +126,9 @@ class Kinematics:
 
     def chain_points(self, F: FloatArray) -> FloatArray:
         """Return the speed-limited points (P, 3, K) from the frames that ``chain`` returned."""
-        out = np.empty((len(self.points_on_links), 3, F.shape[2]))
-        for k, point in enumerate(self.points_on_links):
-            np.matmul(F[point.link], self._spots[k], out=out[k])
-        return out
+        frames = F[self._point_links].reshape(len(self._spots), -1, 4)
+        points: FloatArray = np.matmul(frames, self._spots[:, :, None]).reshape(-1, 3, F.shape[2])
+        return points
 
     def point_velocities(self, q: FloatArray, v: FloatArray) -> FloatArray:
         """Return how fast the speed-limited points move, (..., P, 3) in m/s.
@@ -140,14 +142,12 @@ class Kinematics:
         speeds, _ = self._flatten(v)
         F = self.chain(flat)
         # Joint i adds z_i v_i x (x - o_i): sums of z v and of z v x o over the joints before the point.
+        K, count = len(flat), len(self.points_on_links)
         spin, o = F[1:, :, :, 2] * speeds.T[:, None], F[1:, :, :, 3]
-        moment = _cross_rows(spin, o)
-        x = self.chain_points(F)
-        out = np.empty_like(x)
-        for k, point in enumerate(self.points_on_links):
-            w, m = spin[:point.link].sum(axis=0), moment[:point.link].sum(axis=0)
-            np.subtract(_cross_rows(w[None], x[k:k + 1])[0], m, out=out[k])
-        return out.transpose(2, 0, 1).reshape(*batch, len(self.points_on_links), 3)
+        sums = self._before @ np.stack((spin, _cross(spin, o)), axis=1).reshape(self.joint_count, -1)
+        w, moment = sums.reshape(count, 2, 3, K).swapaxes(0, 1)
+        velocities = _cross(w, self.chain_points(F)) - moment
+        return velocities.transpose(2, 0, 1).reshape(*batch, count, 3)
 
     def jacobian(self, q: FloatArray, point: str) -> FloatArray:
         """Return the translational geometric Jacobian of a point: column i is z_i x (p - o_i).
@@ -185,8 +185,10 @@ def _homogeneous(R: FloatArray, p: FloatArray) -> FloatArray:
     return T
 
 
-def _cross_rows(x: FloatArray, y: FloatArray) -> FloatArray:
-    # Cross products along axis 1; numpy.cross moves axes about, which costs more than the products.
-    x0, x1, x2 = x[:, 0], x[:, 1], x[:, 2]
-    y0, y1, y2 = y[:, 0], y[:, 1], y[:, 2]
-    return np.stack((x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0), axis=1)
+def _cross(x: FloatArray, y: FloatArray) -> FloatArray:
+    # Cross products along axis 1. Repeating two components makes the cyclic permutations plain slices;
+    # numpy.cross costs several times as much on small arrays.
+    x = np.concatenate((x, x[:, :2]), axis=1)
+    y = np.concatenate((y, y[:, :2]), axis=1)
+    product: FloatArray = x[:, 1:4] * y[:, 2:5] - x[:, 2:5] * y[:, 1:4]
+    return product

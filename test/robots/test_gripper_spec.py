@@ -1,6 +1,7 @@
 """Range, direction and hysteresis of grippers."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from cosmos3_ros import robots
 ROBOTIQ = robots.load_robot('panda').gripper
 # The Franka Hand closes downwards: 40 mm per finger open, 0 closed.
 FRANKA_HAND = robots.GripperSpec('panda_finger_joint1', 0.04, 0.0, 'closing_decreases', 0.6, 0.4, 0.3)
-both = pytest.mark.parametrize('gripper', [ROBOTIQ, FRANKA_HAND], ids=['closing_increases', 'closing_decreases'])
+both = pytest.mark.parametrize('gripper', [ROBOTIQ, FRANKA_HAND], ids=lambda gripper: gripper.polarity)
 
 
 @both
@@ -64,7 +65,7 @@ def test_chatter_switches_no_faster_than_the_dwell(wishes):
             switches.append(0.02 * k)
             closed, since = decided, 0.0
         since += 0.02
-    assert all(b - a >= ROBOTIQ.min_dwell_s - 1e-9 for a, b in zip(switches, switches[1:], strict=False))
+    assert all(b - a >= ROBOTIQ.min_dwell_s - 1e-9 for a, b in pairwise(switches))
 
 
 @pytest.mark.parametrize('wish', [float('nan')])

@@ -6,6 +6,7 @@ import pytest
 from cosmos3_ros import robots
 
 NAMES = tuple(f'panda_joint{i}' for i in range(1, 8))
+FROM_FILES = ('lower_rad', 'upper_rad', 'velocity_rad_s', 'acceleration_rad_s2', 'jerk_rad_s3', 'effort_nm')
 
 
 def _urdf(tmp_path, change=None, drop=None, extra='', kind='revolute'):
@@ -38,7 +39,7 @@ def _yaml(tmp_path, text):
 def test_the_same_figures_change_nothing(tmp_path):
     plain = robots.load_robot('panda', 'lab')
     merged = robots.load_robot('panda', 'lab', urdf=_urdf(tmp_path))
-    for key in ('lower_rad', 'upper_rad', 'velocity_rad_s', 'acceleration_rad_s2', 'jerk_rad_s3', 'effort_nm'):
+    for key in FROM_FILES:
         np.testing.assert_array_equal(getattr(merged.limits, key), getattr(plain.limits, key))
 
 
@@ -120,7 +121,8 @@ def test_bad_urdf_numbers_name_file_joint_and_value(tmp_path, change, text):
     ('<robot>', 'not valid XML'),
     ('<mujoco/>', 'top element is <mujoco>'),
     ('<robot name="x"/>', "'panda_joint1' is missing; the file has: none"),
-    ('<robot name="x"><joint name="a" type="fixed"/><joint name="a" type="fixed"/></robot>', "'a' stands twice"),
+    ('<robot name="x"><joint name="a" type="fixed"/><joint name="a" type="fixed"/></robot>',
+     "'a' stands twice"),
 ])
 def test_bad_urdf_files(tmp_path, content, text):
     path = tmp_path / 'bad.urdf'
@@ -158,7 +160,8 @@ def _entry(body, joint='panda_joint3'):
     (_entry(['has_velocity_limits: true', 'max_velocity: 120']), r'panda_joint3.*120 arrived.*degrees'),
     (_entry(['has_velocity_limits: true', 'max_velocity: -1']), 'positive'),
     (_entry(['has_velocity_limit: true']), "unknown key 'has_velocity_limit'; known keys"),
-    (_entry(['has_position_limits: true', 'min_position: 1', 'max_position: -1']), 'lower 1 is not below upper -1'),
+    (_entry(['has_position_limits: true', 'min_position: 1', 'max_position: -1']),
+     'lower 1 is not below upper -1'),
     (_entry(['has_position_limits: true', 'min_position: 2.9', 'max_position: 3']), 'no position is left'),
     (_entry(['max_velocity: 1', 'max_velocity: 2']), 'stands twice'),
     ('joint_limits: []', 'a mapping of keys'),

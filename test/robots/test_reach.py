@@ -32,7 +32,8 @@ def test_the_real_droid_episode_fits_a_panda(panda, droid_positions):
 
 
 def test_refuses_what_is_no_chunk(panda):
-    for value, text in ((np.zeros(7), 'shape'), (np.zeros((3, 6)), 'shape'), (np.full((2, 7), np.nan), 'finite')):
+    bad = ((np.zeros(7), 'shape'), (np.zeros((3, 6)), 'shape'), (np.full((2, 7), np.nan), 'finite'))
+    for value, text in bad:
         with pytest.raises(robots.RobotError, match=text):
             robots.check_reachable(panda, value)
     assert robots.check_reachable(panda, np.zeros((0, 7))) == []

@@ -53,7 +53,7 @@ def test_cameras_look_where_they_should(robot):
         down = rotation_rpy(camera.mount.rpy_rad)[:, 1]
         if camera.name == 'wrist':
             assert camera.mount.parent == 'tool' and forward[2] > 0.9
-            # The tool's x axis is the camera's side and up in its image, so it looks back towards the fingers.
+            # The tool's x axis is the camera's side and up in its image: it looks back at the fingers.
             assert forward[0] < 0 < camera.mount.xyz_m[0] and down[0] < -0.9
         else:
             assert camera.mount.parent == 'base' and down[2] < 0
@@ -65,8 +65,10 @@ def test_cameras_look_where_they_should(robot):
 @pytest.mark.parametrize('name', ROBOTS)
 def test_every_limit_names_its_source(name):
     text = shared_file('config', 'robots', f'{name}.yaml').read_text(encoding='utf-8')
-    keys = r'position_rad|velocity_rad_s|acceleration_rad_s2|jerk_rad_s3|effort_nm|effort_rate_nm_s|xyz_m|rpy_rad'
-    lines = [line for line in text.split('tool:')[0].splitlines() if re.match(rf'\s+({keys}|upper|lower):', line)]
+    keys = (r'position_rad|velocity_rad_s|acceleration_rad_s2|jerk_rad_s3|effort_nm|effort_rate_nm_s|xyz_m|rpy_rad|'
+            r'upper|lower')
+    joints = text.split('tool:')[0].splitlines()
+    lines = [line for line in joints if re.match(rf'\s+({keys}):', line)]
     assert len(lines) >= 8 * len(_content(name)['joints'])
     for line in lines:
         assert re.search(r'# \S+', line), line
