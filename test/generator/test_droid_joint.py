@@ -1,6 +1,6 @@
 """The contract's rows: what goes in, what comes out, and the noise between."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import numpy as np
@@ -14,6 +14,7 @@ from cosmos3_ros.generator.policy import POLICIES, PolicyError, create_policy
 JOINTS = tuple(f'j{i}' for i in range(7))
 
 
+@settings(deadline=None)
 @given(order=st.permutations(range(9)), gripper=st.floats(0, 1))
 def test_the_state_row_is_in_the_models_order_whatever_the_observations(order, gripper):
     names = (*JOINTS, 'finger', 'lift')
@@ -32,6 +33,7 @@ def test_a_missing_joint_is_named():
         droid_joint.state_row(observation, JOINTS)
 
 
+@settings(deadline=None)
 @given(rows=hnp.arrays(np.float32, (33, 64), elements=st.floats(-10, 10, width=32)))
 def test_rows_become_positions_as_they_are_and_a_gripper_in_range(rows):
     positions, gripper = droid_joint.read_rows(rows)
@@ -66,6 +68,7 @@ def test_noise_is_numpys_frozen_stream():
     assert (draw_noise(7, (1, 48, 9, 3, 4)).ravel()[:33 * 64] == draw_noise(7, (33, 64)).ravel()).all()
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_noise_depends_on_the_seed_only(seed):
     assert (draw_noise(seed, (8,)) == draw_noise(seed, (8,))).all()

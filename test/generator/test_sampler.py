@@ -66,6 +66,7 @@ def test_bad_settings(steps, shift, message):
         schedule(steps, shift)
 
 
+@settings(deadline=None)
 @given(scale=st.floats(0, 20), c=st.floats(-10, 10), u=st.floats(-10, 10))
 def test_guidance_goes_through_both_branches(scale, c, u):
     guidance = Guidance(scale)
