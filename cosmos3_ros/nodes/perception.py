@@ -30,6 +30,9 @@ from .qos import default_profile, qos_parameters, qos_profile
 from .run import run_node
 from .worker import Worker
 
+# Frames kept per frame of a clip: enough that one lies near every wanted instant at any camera rate.
+KEPT_PER_FRAME = 2
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
@@ -84,7 +87,7 @@ class PerceptionNode(LifecycleBase):
             scene_max_new_tokens=values['max_new_tokens'] or None)
         span_s = values['frames'] / values['fps']
         self._buffer = ClipBuffer(
-            cameras, horizon_s=span_s, rate_hz=values['fps'], max_age_s=values['max_age_s'],
+            cameras, horizon_s=span_s, rate_hz=KEPT_PER_FRAME * values['fps'], max_age_s=values['max_age_s'],
             max_frame_pixels=values['max_frame_pixels'],
             max_clip_pixels=values['max_frame_pixels'] * values['frames'])
         self._latency_s = Window()

@@ -1,5 +1,6 @@
 """The controller node on a real graph: nothing leaves it in SHADOW, and bad input only ever stops it."""
 
+import cosmos3_ros.msg as msg
 from fake_arm import FakeArm
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from cosmos3_ros.contracts import ControllerMode, StopReason
-import cosmos3_ros.msg as msg
 from cosmos3_ros.nodes.controller import ControllerNode
 from cosmos3_ros.nodes.messages import chunk_to_message
 

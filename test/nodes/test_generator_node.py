@@ -4,6 +4,9 @@ import threading
 import time
 
 from camera_rig import CameraRig
+from cosmos3_ros.action import ExecuteInstruction
+import cosmos3_ros.msg as msg
+import cosmos3_ros.srv as srv
 from fake_arm import FakeArm
 import numpy as np
 import pytest
@@ -13,7 +16,6 @@ from ros_graph import Graph, wait_for
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
-from cosmos3_ros.action import ExecuteInstruction
 from cosmos3_ros.contracts import (
     ActionChunk,
     ModelIdentity,
@@ -23,12 +25,10 @@ from cosmos3_ros.contracts import (
     TaskState,
 )
 from cosmos3_ros.generator.policy import PolicyError
-import cosmos3_ros.msg as msg
 from cosmos3_ros.nodes.generator import GeneratorNode, policy_options
 from cosmos3_ros.nodes.messages import scene_to_message, to_ns
 from cosmos3_ros.nodes.parameters import ParameterError
 from cosmos3_ros.robots import load_robot
-import cosmos3_ros.srv as srv
 
 TRAINED = ModelIdentity('test@1', 'test', True)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -313,7 +313,9 @@ def test_goal_times_out_on_the_node_clock(graph):
     assert result.elapsed_s >= 0.6 and time.monotonic() - begin >= 0.6
 
 
-def scene(node: GeneratorNode, instruction: str, state: TaskState, *, trained: bool = True) -> msg.SceneReport:
+def scene(
+    node: GeneratorNode, instruction: str, state: TaskState, *, trained: bool = True,
+) -> msg.SceneReport:
     now = node.now_ns()
     return scene_to_message(SceneReport(
         stamp_ns=now, clip_start_ns=now, clip_frames=2, cameras=('wrist',), instruction=instruction,
