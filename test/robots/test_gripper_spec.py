@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
@@ -24,12 +24,14 @@ def test_ends(gripper):
 
 
 @both
+@settings(deadline=None)
 @given(x=st.floats(0.0, 1.0))
 def test_round_trip(gripper, x):
     assert gripper.to_normalized(gripper.to_joint(x)) == pytest.approx(x, abs=1e-12)
 
 
 @both
+@settings(deadline=None)
 @given(x=st.floats(-1e6, 1e6), y=st.floats(-1e6, 1e6))
 def test_monotonic_and_never_past_an_end(gripper, x, y):
     low, high = sorted((gripper.open_position, gripper.closed_position))
@@ -47,6 +49,7 @@ def test_hysteresis():
     assert not decide(0.4, closed=True, since_switch_s=9.0)
 
 
+@settings(deadline=None)
 @given(wish=st.floats(0.0, 1.0), closed=st.booleans(), since=st.floats(0.0, 10.0))
 def test_dwell_and_stability(wish, closed, since):
     decided = ROBOTIQ.decide(wish, closed, since)
@@ -56,6 +59,7 @@ def test_dwell_and_stability(wish, closed, since):
     assert ROBOTIQ.decide(wish, decided, 10.0) == decided or since < ROBOTIQ.min_dwell_s
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), min_size=50, max_size=50))
 def test_chatter_switches_no_faster_than_the_dwell(wishes):
     closed, since, switches = False, 10.0, []

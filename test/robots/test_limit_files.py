@@ -132,7 +132,8 @@ def test_bad_urdf_files(tmp_path, content, text):
 
 
 def test_bad_urdf_structure(tmp_path):
-    with pytest.raises(robots.RobotError, match="'panda_joint6' is missing; the file has: base, panda_joint1"):
+    text = "'panda_joint6' is missing; the file has: base, panda_joint1"
+    with pytest.raises(robots.RobotError, match=text):
         robots.load_robot('panda', urdf=_urdf(tmp_path, drop='panda_joint6'))
     with pytest.raises(robots.RobotError, match="type 'prismatic' arrived"):
         robots.load_robot('panda', urdf=_urdf(tmp_path, kind='prismatic'))

@@ -65,8 +65,8 @@ def test_cameras_look_where_they_should(robot):
 @pytest.mark.parametrize('name', ROBOTS)
 def test_every_limit_names_its_source(name):
     text = shared_file('config', 'robots', f'{name}.yaml').read_text(encoding='utf-8')
-    keys = (r'position_rad|velocity_rad_s|acceleration_rad_s2|jerk_rad_s3|effort_nm|effort_rate_nm_s|xyz_m|rpy_rad|'
-            r'upper|lower')
+    keys = (r'position_rad|velocity_rad_s|acceleration_rad_s2|jerk_rad_s3|effort_nm|effort_rate_nm_s|'
+            r'xyz_m|rpy_rad|upper|lower')
     joints = text.split('tool:')[0].splitlines()
     lines = [line for line in joints if re.match(rf'\s+({keys}):', line)]
     assert len(lines) >= 8 * len(_content(name)['joints'])

@@ -118,19 +118,21 @@ def test_bounds_of_a_batch_and_without_envelope(robot):
     assert (lower < 0).all() and (upper > 0).all()
 
 
+PANDA = robots.load_robot('panda').hardware_limits
 positive = st.floats(0.01, 40.0, allow_nan=False)
 entry = st.builds(
     FileLimits, source=st.just('file'), joint=st.sampled_from([f'panda_joint{i}' for i in range(1, 8)]),
     lower_rad=st.none() | st.floats(-4.0, -1.6), upper_rad=st.none() | st.floats(-1.5, 4.0),
     velocity_rad_s=st.none() | positive, acceleration_rad_s2=st.none() | positive,
     jerk_rad_s3=st.none() | positive, effort_nm=st.none() | positive)
+# Joints whose range overlaps whatever the entries above say.
 FREE = ('panda_joint1', 'panda_joint2', 'panda_joint3', 'panda_joint5', 'panda_joint7')
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(entry.filter(lambda e: e.joint in FREE), max_size=6), st.randoms(use_true_random=False))
 def test_merging_only_tightens_in_any_order(entries, random):
-    base = robots.load_robot('panda').hardware_limits
+    base = PANDA
     merged = merge_limits(base, entries)
     shuffled = list(entries)
     random.shuffle(shuffled)
