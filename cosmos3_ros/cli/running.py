@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 import os
 from pathlib import Path
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,15 @@ def running(name: str, log_directory: Path, output: Output, *, own_domain: bool)
 
     before = list_files()
     killed: list[str] = []
+    # SIGTERM ends the command as Ctrl-C does: in order, with nothing left behind.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ProcessGroup(log_directory, os.environ) as processes, RosSession(name) as session:
             graph = Graph(session, processes, log_directory)
             yield Running(session, processes, graph, Monitor(session.node), domain_id)
             killed = processes.stop()
     finally:
+        signal.signal(signal.SIGTERM, previous)
         time.sleep(RELEASE_S)
         clean_dead_segments(before)
         if killed:

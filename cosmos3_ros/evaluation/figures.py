@@ -77,7 +77,7 @@ def write_motion_figure(
     figure.suptitle(f'Commanded motion against its limits: {title}', fontsize=13, x=0.01, ha='left')
     figure.text(
         0.01, 0.006, 'Velocity, acceleration and jerk are differences of the commanded positions. '
-        f'Red: outside the limits of {limits.robot} under profile "{limits.profile}".', fontsize=9, color='#555555')
+        f'Red: outside the limits of {limits.robot}, profile {limits.profile}.', fontsize=9, color='#555555')
     figure.tight_layout(rect=(0.0, 0.02, 1.0, 0.985))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

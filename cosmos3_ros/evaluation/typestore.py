@@ -56,10 +56,11 @@ class Definitions:
         package, kind, type_name = name.split('/')
         if kind == 'action' and type_name.endswith('_FeedbackMessage'):
             base = type_name.removesuffix('_FeedbackMessage')
-            # The envelope that rcl_action puts around a feedback (ROS 2 design, actions).
-            return f'unique_identifier_msgs/UUID goal_id\n{package}/action/{base}_Feedback feedback\n'
-        if kind == 'action' and type_name.endswith('_Feedback'):
-            text = self._read(package, kind, f'{type_name.removesuffix("_Feedback")}.action', name)
+            # The envelope that rcl_action puts around a feedback (ROS 2 design, actions). Definitions in bags
+            # can only nest messages, so the feedback stands in them under msg.
+            return f'unique_identifier_msgs/UUID goal_id\n{package}/msg/{base}_Feedback feedback\n'
+        if type_name.endswith('_Feedback'):
+            text = self._read(package, 'action', f'{type_name.removesuffix("_Feedback")}.action', name)
             return text.split(f'\n{_SEPARATOR}')[-1].lstrip('-\n')
         return self._read(package, kind, f'{type_name}.{kind}', name)
 

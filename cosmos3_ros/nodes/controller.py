@@ -452,7 +452,8 @@ class ControllerNode(LifecycleBase):
                    plans_committed=state.plans_committed, plans_rejected=state.plans_rejected)
         if loop is not None:
             report.put(ticks=loop.ticks, rate_hz=loop.rate_hz(), overruns=loop.overruns,
-                       clock_steps=loop.clock_steps, real_time=loop.real_time, **loop.lateness_us.summary('lateness_us'),
+                       clock_steps=loop.clock_steps, real_time=loop.real_time,
+                       **loop.lateness_us.summary('lateness_us'),
                        **loop.tick_us.summary('tick_us'))
             if not self._control_clock.ready:
                 report.add(Level.WARN, 'use_sim_time is set and no /clock has arrived')

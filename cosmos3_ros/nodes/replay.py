@@ -89,7 +89,7 @@ class ReplayNode(LifecycleBase):
             slot: (self.create_publisher(Image, slots[slot].topic, qos_profile(values, 'images')),
                    slots[slot].frame_id)
             for slot in self._episode.videos if slot in slots}
-        self._clock = (
+        self._clock_publisher = (
             self.create_publisher(ClockMessage, '/clock', default_profile('camera_info'))
             if values['publish_clock'] else None)
 
@@ -140,7 +140,7 @@ class ReplayNode(LifecycleBase):
         speed, lead_s = values['speed'], values['lead_s']
         begin_s = time.monotonic()
         # With /clock from here, recorded time is the time; otherwise the node's clock goes on.
-        first_ns = self.now_ns() if self._clock is None else 0
+        first_ns = self.now_ns() if self._clock_publisher is None else 0
         self._origin_ns = first_ns + int(lead_s / speed * 1e9)
         for due in schedule(self._episode, values['joint_states_rate_hz'], lead_s):
             due_s = begin_s + (due.time_s + lead_s) / speed
@@ -151,8 +151,8 @@ class ReplayNode(LifecycleBase):
 
     def _publish(self, due: Due, stamp_ns: int) -> None:
         if due.kind == 'joints':
-            if self._clock is not None:
-                self._clock.publish(ClockMessage(clock=to_time(stamp_ns)))
+            if self._clock_publisher is not None:
+                self._clock_publisher.publish(ClockMessage(clock=to_time(stamp_ns)))
             self._publish_joints(due.time_s, stamp_ns)
             return
         for slot, (publisher, frame_id) in self._cameras.items():
@@ -178,8 +178,8 @@ class ReplayNode(LifecycleBase):
         while not self._stopping.wait(max(0.0, start_s + (step + 1) * period_s - time.monotonic())):
             step += 1
             stamp_ns = self._origin_ns + int((end_s / self.values['speed'] + step * period_s) * 1e9)
-            if self._clock is not None:
-                self._clock.publish(ClockMessage(clock=to_time(stamp_ns)))
+            if self._clock_publisher is not None:
+                self._clock_publisher.publish(ClockMessage(clock=to_time(stamp_ns)))
             self._publish_joints(end_s, stamp_ns)
 
     def diagnose(self, report: Report) -> None:

@@ -32,9 +32,11 @@ def test_feedback_of_an_action(tmp_path: Path) -> None:
     found = definitions(tmp_path)
     found.add('cosmos3_ros/action/ExecuteInstruction_FeedbackMessage')
     message = found.store.types['cosmos3_ros/action/ExecuteInstruction_FeedbackMessage']
-    feedback = found.store.types['cosmos3_ros/action/ExecuteInstruction_Feedback']
+    feedback = found.store.types['cosmos3_ros/msg/ExecuteInstruction_Feedback']
     assert set(message.__dataclass_fields__) >= {'goal_id', 'feedback'}
     assert set(feedback.__dataclass_fields__) >= {'progress', 'chunks', 'last_scene'}
+    name = 'cosmos3_ros/action/ExecuteInstruction_FeedbackMessage'
+    assert 'MSG: cosmos3_ros/SceneReport' in found.store.generate_msgdef(name, ros_version=2)[0]
 
 
 def test_unknown_type_is_named(tmp_path: Path) -> None:
