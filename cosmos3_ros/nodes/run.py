@@ -93,6 +93,9 @@ def run_node(node_class: type[LifecycleBase], args: list[str] | None = None) -> 
             f'{(BASE_TABLE + node_class.TABLE).markdown()}\n')
         return EXIT_OK
     faulthandler.enable()
+    # Before anything that takes time: a signal during the start must end the process in order too.
+    stop: Future[int] = Future()
+    signals = _Signals(stop)
     try:
         rclpy.init(args=['', *arguments], signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:
@@ -107,8 +110,6 @@ def run_node(node_class: type[LifecycleBase], args: list[str] | None = None) -> 
     executor = (
         MultiThreadedExecutor(node_class.THREADS) if node_class.THREADS > 1 else SingleThreadedExecutor())
     executor.add_node(node)
-    stop: Future[int] = Future()
-    signals = _Signals(stop)
     _spin(executor, node, stop)
     if stop.done():
         node.get_logger().info(f'{signal.Signals(stop.result()).name}: shutting down')

@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 # Bound of every wait; reached only when something is broken.
-LIMIT_S = 20.0
+LIMIT_S = 40.0
 
 
 class Graph:

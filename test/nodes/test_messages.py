@@ -64,7 +64,8 @@ def test_chunk_survives_the_wire(rows, values):
 
 @pytest.mark.parametrize(('field', 'value', 'text'), [
     ('horizon', 5, '9 values arrived, horizon 5'), ('step_ns', 0, 'positive number'),
-    ('joint_names', ['a', 'a', 'b'], 'each name may stand once'), ('gripper', [0.0, 0.5, 1.5], '0 \\(open\\)'),
+    ('joint_names', ['a', 'a', 'b'], 'each name may stand once'),
+    ('gripper', [0.0, 0.5, 1.5], r'0 \(open\)'),
     ('positions', [float('nan')] * 9, 'nan arrived')])
 def test_chunk_that_contradicts_itself_is_refused(field, value, text):
     message = chunk_to_message(chunk(3, [0.0]))
@@ -76,7 +77,8 @@ def test_chunk_that_contradicts_itself_is_refused(field, value, text):
 def report(**changes: object) -> SceneReport:
     fields = {
         'stamp_ns': 5, 'clip_start_ns': 3, 'clip_frames': 2, 'cameras': ('wrist',), 'instruction': 'i',
-        'caption': 'c', 'objects': (SceneObject('cube', 'wrist', (1.0, 2.0, 3.0, 4.0), (0.1, 0.2, 0.3, 0.4)),),
+        'caption': 'c',
+        'objects': (SceneObject('cube', 'wrist', (1.0, 2.0, 3.0, 4.0), (0.1, 0.2, 0.3, 0.4)),),
         'next_action': 'n', 'task_state': TaskState.DONE, 'hazards': ('h',),
         'plausibility': Plausibility.IMPOSSIBLE, 'parsed': False, 'reason': 'r', 'raw_text': '{',
         'identity': IDENTITY, 'latency_s': 1.0}

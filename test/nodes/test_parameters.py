@@ -23,7 +23,7 @@ def test_range_is_exact(value):
     if 1 <= value <= 100:
         assert RATE.check(value) == value and isinstance(RATE.check(value), float)
     else:
-        with pytest.raises(ParameterError, match='rate_hz.*arrived'):
+        with pytest.raises(ParameterError, match=r'rate_hz.*arrived'):
             RATE.check(value)
 
 
