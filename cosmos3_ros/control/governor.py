@@ -19,7 +19,10 @@ PACE_STEP_S = 0.01
 PACE_SAMPLES = 4096
 # Shares of the limits that a reference may use, so that the tracker has room to correct.
 VELOCITY_SHARE = 0.93
-ACCELERATION_SHARE = 0.9
+ACCELERATION_SHARE = 1.5
+# Accelerations count as the mean over this time: what is shorter (a jittering recording) the tracker
+# smooths at the cost of a milliradian, while slowing down for it would cost the lag of every stumble.
+ACCELERATION_WINDOW_S = 0.2
 POINT_SPEED_SHARE = 0.9
 # A reference that asks for infinite speed would never end at pace zero.
 PACE_MIN = 1e-3
@@ -108,7 +111,7 @@ class Governor:
         if count > PACE_SAMPLES:
             step_s, count = (reference.end_s - start_s) / (PACE_SAMPLES - 2), PACE_SAMPLES
         times: Array = start_s + step_s * np.arange(count, dtype=np.float64)
-        q, v, a, _ = reference.evaluate(times)
+        q, v, _, _ = reference.evaluate(times)
         limits, profile = self._robot.limits, self._robot.profile
         low, high = limits.velocity_bounds(np.clip(q, limits.lower_rad, limits.upper_rad))
         allowed = VELOCITY_SHARE * np.where(v > 0.0, high, -low)
@@ -119,8 +122,9 @@ class Governor:
             worst = joint.argmin(axis=1)
             rows.append(joint.min(axis=1))
             names.append([f'{limits.names[j]}:velocity' for j in worst])
-            bend = ACCELERATION_SHARE * limits.acceleration_rad_s2 / np.abs(a)
-            bend = np.sqrt(np.where(np.abs(a) > 0.0, bend, np.inf))
+            a = np.abs(_mean_acceleration(v, step_s))
+            bend = np.where(a > 0.0, ACCELERATION_SHARE * limits.acceleration_rad_s2 / a, np.inf)
+            bend = np.sqrt(bend)
             worst = bend.argmin(axis=1)
             rows.append(bend.min(axis=1))
             names.append([f'{limits.names[j]}:acceleration' for j in worst])
@@ -146,3 +150,12 @@ class Governor:
                 if pace[k] > limit:
                     pace[k] = limit
         return pace
+
+
+def _mean_acceleration(velocity: Array, step_s: float) -> Array:
+    """Return the change of ``velocity`` (M, joints) over the window around each sample, per second."""
+    half = max(1, round(0.5 * ACCELERATION_WINDOW_S / step_s))
+    padded = np.concatenate([
+        np.repeat(velocity[:1], half, axis=0), velocity, np.zeros((half, velocity.shape[1]))])
+    mean: Array = (padded[2 * half:] - padded[: -2 * half]) / (2 * half * step_s)
+    return mean

@@ -55,9 +55,10 @@ class Arm:
         return self
 
     def measure(self, position=None, velocity=None):
-        self.controller.measure(JointMeasurement(
-            self.now_ns, self.robot.joint_names, self.position + self.offset if position is None else position,
-            self.velocity if velocity is None else velocity), self.now_ns)
+        position = self.position + self.offset if position is None else position
+        velocity = self.velocity if velocity is None else velocity
+        self.controller.measure(
+            JointMeasurement(self.now_ns, self.robot.joint_names, position, velocity), self.now_ns)
 
     def submit(self, rows, age_s=0.15, **kw):
         return self.controller.submit(

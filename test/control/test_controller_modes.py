@@ -27,7 +27,8 @@ def test_arming_needs_a_fresh_joint_state():
     arm.measure()
     arm.now_ns += 150_000_000
     verdict = arm.controller.arm(arm.now_ns)
-    assert not verdict.accepted and '0.150 s old' in verdict.reason and 'joint_state_stale_s' in verdict.reason
+    assert not verdict.accepted
+    assert '0.150 s old' in verdict.reason and 'joint_state_stale_s' in verdict.reason
 
 
 def test_arming_needs_standstill():
