@@ -147,7 +147,7 @@ def _language(
             Port('deepstack', 'compute', (len(d.deepstack), 'rows', d.hidden))]
     ends = last == d.layers
     if ends:
-        inputs.append(Port('pick', 'int64', (1,)))
+        inputs.append(Port('pick', 'compute', (1, 'tokens')))
     outputs = (
         Port('logits', 'float32', (1, d.vocabulary)) if ends else Port('states', 'compute', ('tokens', d.hidden)),
         Port('keys', 'compute', (*cache, 'tokens', d.head_dim)),

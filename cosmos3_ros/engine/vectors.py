@@ -119,11 +119,11 @@ def _language_inputs(d: Dimensions, shapes: Shapes, source: WeightSource, stream
     return {
         'prefill': {
             'hidden': _round(embedded[:-1]), 'cos': cos[:-1], 'sin': sin[:-1], 'mask': seen, 'slot': slot,
-            'deepstack': _round(features), 'pick': torch.tensor([tokens - 1])},
+            'deepstack': _round(features), 'pick': torch.eye(tokens)[-1:]},
         'decode': {
             'hidden': _round(embedded[-1:]), 'cos': cos[-1:], 'sin': sin[-1:], 'mask': step,
             'slot': torch.tensor([-1]), 'deepstack': torch.zeros(len(d.deepstack), 1, d.hidden),
-            'pick': torch.tensor([0])}}
+            'pick': torch.ones(1, 1)}}
 
 
 def _generation_inputs(d: Dimensions, shapes: Shapes, source: WeightSource, stream: Any) -> Cases:

@@ -84,7 +84,7 @@ class LanguageSegment(nn.Module):
         :param cache_keys: (layers, key/value heads, cached, head width), positions applied.
         :param more: If a layer of this segment takes vision features: ``slot`` int64 (tokens), the row
             of a vision token among the features, -1 for text, and ``deepstack`` (levels, rows, hidden).
-            If the segment is the last: ``pick`` int64 (1), the token whose logits are wanted.
+            If the segment is the last: ``pick`` (1, tokens), one at the token whose logits are wanted.
         """
         slot, deepstack = (more[0], more[1]) if self.features else (None, None)
         cos, sin = cos[:, None], sin[:, None]
@@ -97,5 +97,7 @@ class LanguageSegment(nn.Module):
                 rows = deepstack[self.first_feature + i].index_select(0, slot.clamp(min=0))
                 hidden = hidden + torch.where((slot >= 0)[:, None], rows, torch.zeros_like(rows))
         if self.ends:
-            hidden = self.lm_head(self.norm(hidden.index_select(0, more[-1]))).float()
+            # A product, not an index: TensorRT-RTX 1.7 moves an index up through the dynamic layers and
+            # then cannot build them.
+            hidden = self.lm_head(self.norm(more[-1] @ hidden)).float()
         return hidden, torch.stack(new_keys), torch.stack(new_values)

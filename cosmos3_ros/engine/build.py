@@ -1,0 +1,246 @@
+"""Build the plans of a checkpoint: segment by segment, resumable, each in its own process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+import logging
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from .compiler import BuildOptions, Compiler
+from .dimensions import Dimensions, Shapes
+from .errors import EngineError, EngineRefusedError
+from .manifest import EngineKey, Manifest, rebuild_command
+from .precision import find_precision
+from .prompts import PROMPTS, answer_prompts, compare_answers, draw_prompts, fits_in_memory
+from .segment_build import SegmentJob, SegmentResult, build_segment, finished_segment
+from .segments import DEFAULT_SEGMENT_BYTES, Segment, Tower, cut_tower
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build.
+
+    :param checkpoint: Directory of the checkpoint; None takes random weights of Nano's shape.
+    :param checkpoint_hash: Content hash of its weights.
+    :param label: Its name and hash, for people.
+    :param source: What the user named it by, for the command to rebuild.
+    :param out: Directory that holds all sets of plans.
+    :param prompts: Stored prompts of the gate; 0 leaves the token check out.
+    """
+
+    checkpoint: Path | None
+    checkpoint_hash: str
+    label: str
+    source: str
+    dimensions: Dimensions
+    shapes: Shapes
+    towers: tuple[Tower, ...]
+    precision: str
+    options: BuildOptions
+    out: Path
+    flavour: str = 'rtx'
+    segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    seed: int = 0
+    calibration: Path | None = None
+    with_vectors: bool = True
+    check_onnx: bool = True
+    keep_onnx: bool = False
+    prompts: int = PROMPTS
+    isolate: bool = True
+
+    def __post_init__(self) -> None:
+        if find_precision(self.precision).compute != 'bfloat16':
+            raise EngineError(f'precision: {self.precision!r} arrived, bf16 or fp8 is allowed for plans')
+        if not self.towers:
+            raise EngineError('tower: none arrived, at least one of vision, language, generation is needed')
+        if self.prompts < 0:
+            raise EngineError(f'prompts: {self.prompts} arrived, 0 or more is allowed')
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a build is: ``index`` of ``count`` segments, and the stage that begins."""
+
+    index: int
+    count: int
+    segment: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What was built.
+
+    :param engines: Directory and manifest per tower.
+    :param peak_rss_bytes: Largest resident memory of any process.
+    :param fidelity_cosine_min: Smallest cosine against float32 torch; None without vectors.
+    :param tokens_identical: Whether ONNX Runtime answered the stored prompts with torch's tokens;
+        None if it was not asked.
+    """
+
+    engines: tuple[tuple[Path, Manifest], ...]
+    seconds: float
+    peak_rss_bytes: int
+    fidelity_cosine_min: float | None
+    tokens_identical: bool | None
+
+    @property
+    def plan_bytes(self) -> int:
+        """All plans together."""
+        return sum(plan.size_bytes for _, manifest in self.engines for plan in manifest.plans)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a build is going to take; see :func:`estimate`."""
+
+    segments: tuple[Segment, ...]
+    seconds: float
+    peak_rss_bytes: int
+    disk_bytes: int
+
+
+def estimate(request: BuildRequest) -> Estimate:
+    """Say what a build will take, without building.
+
+    Rates are those that the exact Nano shape showed on two cores (``benchmarks/engine.md``): seconds
+    and bytes of memory per byte of weights, plus what the libraries themselves take.
+    """
+    segments = tuple(s for tower in request.towers for s in _cut(request, tower))
+    weights, largest = sum(s.weight_bytes for s in segments), max(s.weight_bytes for s in segments)
+    vectors = request.with_vectors
+    per_byte, copies = (_SECONDS_WITH_VECTORS, _COPIES_WITH_VECTORS) if vectors else (_SECONDS, _COPIES)
+    plan = weights // 2 if request.precision == 'fp8' else weights
+    return Estimate(
+        segments, len(segments) * _SECONDS_PER_SEGMENT + weights * per_byte,
+        int(_LIBRARIES_BYTES + largest * copies), int(plan + 2 * largest))
+
+
+_SECONDS_PER_SEGMENT = 15.0
+_SECONDS = 12e-9
+_SECONDS_WITH_VECTORS = 25e-9
+_LIBRARIES_BYTES = 1_200_000_000
+_COPIES = 3.6
+_COPIES_WITH_VECTORS = 3.6
+
+
+def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _progress: None) -> BuildResult:
+    """Build every tower of ``request``; segments that an earlier run finished are kept.
+
+    :raises EngineError: A segment cannot be exported or built.
+    :raises EngineRefusedError: A segment drifts from torch.
+    """
+    compiler = Compiler(request.flavour)
+    compiler.check(request.options)
+    jobs = [_job(request, compiler.version, tower, i)
+            for tower in request.towers for i in range(len(_cut(request, tower)))]
+    results: dict[str, list[SegmentResult]] = {tower: [] for tower in request.towers}
+    peak = 0
+    for i, job in enumerate(jobs):
+        segment = job.segments()[job.index]
+
+        def say(stage: str, place: int = i, name: str = segment.name) -> None:
+            report(Progress(place, len(jobs), name, stage))
+
+        job.directory.mkdir(parents=True, exist_ok=True)
+        result = finished_segment(job.directory, segment)
+        if result is None:
+            result = _run(job, say, isolate=request.isolate)
+        else:
+            say('kept')
+        results[job.tower].append(result)
+        peak = max(peak, result.plan.peak_rss_bytes)
+    engines, identical = [], None
+    for tower in request.towers:
+        job = next(job for job in jobs if job.tower == tower)
+        manifest, agreed = _finish(request, compiler.version, job, results[tower])
+        identical = agreed if tower == 'language' else identical
+        engines.append((job.directory, manifest))
+    plans = [plan for _, manifest in engines for plan in manifest.plans]
+    cosines = [float(f['cosine']) for plan in plans for f in plan.fidelity]
+    return BuildResult(
+        tuple(engines), sum(plan.seconds for plan in plans), peak, min(cosines, default=None), identical)
+
+
+def engine_key(request: BuildRequest, version: str, tower: Tower) -> EngineKey:
+    """Return the key of one tower's plans."""
+    return EngineKey(
+        request.checkpoint_hash, tower, request.shapes, request.precision, request.flavour, version,
+        request.options.targets, request.options.weight_streaming, request.options.refittable)
+
+
+def _cut(request: BuildRequest, tower: Tower) -> tuple[Segment, ...]:
+    return cut_tower(tower, request.dimensions, request.shapes, request.segment_bytes)
+
+
+def _job(request: BuildRequest, version: str, tower: Tower, index: int) -> SegmentJob:
+    key = engine_key(request, version, tower)
+    return SegmentJob(
+        request.checkpoint, request.seed, request.dimensions, tower, index, request.shapes,
+        request.segment_bytes, find_precision(request.precision), request.flavour, request.options,
+        request.out / key.directory, rebuild_command(request.source, key), request.calibration,
+        request.with_vectors, request.check_onnx, request.keep_onnx)
+
+
+def _finish(
+    request: BuildRequest, version: str, job: SegmentJob, results: list[SegmentResult],
+) -> tuple[Manifest, bool | None]:
+    """Write the manifest, with the gate's prompts and answers if the language model fits in memory."""
+    segments = job.segments()
+    prompts: tuple[tuple[int, ...], ...] = ()
+    answers: tuple[tuple[int, ...], ...] = ()
+    identical, notes = None, []
+    if job.tower == 'language' and request.prompts and request.with_vectors:
+        if fits_in_memory(segments):
+            prompts = draw_prompts(request.prompts, request.dimensions, request.shapes, request.seed)
+            answers = answer_prompts(job, segments, prompts)
+            if request.check_onnx:
+                identical = compare_answers(job, segments, prompts)
+                if not identical:
+                    raise EngineRefusedError(
+                        'engine: ONNX Runtime answers the stored prompts with other tokens than torch does')
+        else:
+            notes.append('no stored prompts: the language model is larger than the memory set aside for them')
+    manifest = Manifest(
+        engine_key(request, version, job.tower), request.source, request.label, request.segment_bytes,
+        tuple(result.plan for result in results),
+        tuple(name for result in results for name in result.excluded), prompts, answers, notes=tuple(notes))
+    manifest.write(job.directory)
+    return manifest, identical
+
+
+def _run(job: SegmentJob, say: Callable[[str], None], *, isolate: bool) -> SegmentResult:
+    if not isolate:
+        return build_segment(job, say)
+    context = multiprocessing.get_context('spawn')
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(replace(job), theirs), name='cosmos3-engine-build')
+    child.start()
+    theirs.close()
+    result: Any = None
+    try:
+        while not isinstance(result, SegmentResult | EngineError):
+            result = ours.recv()
+            if isinstance(result, str):
+                say(result)
+    except EOFError:
+        child.join()
+        raise EngineError(
+            f'{job.segments()[job.index].name}: the building process ended with status {child.exitcode}; '
+            'if it was killed, memory ran out: choose a smaller --segment-bytes') from None
+    finally:
+        child.join()
+    if isinstance(result, EngineError):
+        raise result
+    return result
+
+
+def _child(job: SegmentJob, theirs: Connection) -> None:
+    try:
+        theirs.send(build_segment(job, theirs.send))
+    except EngineError as error:
+        theirs.send(error)
