@@ -3,11 +3,13 @@
 With ``--sim-time`` it also publishes ``/clock`` at 100 Hz and stamps by it.
 """
 
+from contextlib import suppress
 import sys
 import time
 
 import numpy as np
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -46,7 +48,5 @@ class RobotProcess(Node):
 
 if __name__ == '__main__':
     rclpy.init()
-    try:
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(RobotProcess(sim_time='--sim-time' in sys.argv))
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        pass

@@ -83,7 +83,7 @@ def test_cv_bridge_agrees(encoding):
 
 @pytest.mark.parametrize('encoding', ['16UC1', 'mono16', '32FC1'])
 def test_depth_is_refused_as_colour(encoding):
-    with pytest.raises(ContractError, match='holds depth or 16-bit grey.*rgb8.*Remap'):
+    with pytest.raises(ContractError, match=r'holds depth or 16-bit grey.*rgb8.*Remap'):
         rgb_image(Image(height=1, width=1, step=4, encoding=encoding, data=bytes(4)))
 
 
@@ -116,8 +116,8 @@ def test_only_rgb_is_written(value):
 def test_jpeg_keeps_smooth_pictures():
     pytest.importorskip('cv2')
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    picture = np.stack([np.tile(ramp, (48, 1)), np.full((48, 64), 90, np.uint8), np.tile(ramp[::-1], (48, 1))],
-                       axis=2)
+    picture = np.stack(
+        [np.tile(ramp, (48, 1)), np.full((48, 64), 90, np.uint8), np.tile(ramp[::-1], (48, 1))], axis=2)
     message = compressed_message(picture, stamp_ns=0, frame_id='wrist')
     assert np.abs(rgb_from_compressed(message).astype(int) - picture).max() < 12
 

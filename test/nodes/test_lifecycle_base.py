@@ -2,7 +2,7 @@
 
 from diagnostic_msgs.msg import DiagnosticArray
 import pytest
-from ros_graph import Graph, wait_for
+from ros_graph import wait_for
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import cosmos3_ros.msg as msg
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message
@@ -13,7 +14,6 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from cosmos3_ros.contracts import ActionChunk, ControllerMode, ModelIdentity, StopReason
-import cosmos3_ros.msg as msg
 from cosmos3_ros.nodes.messages import chunk_to_message
 from cosmos3_ros.robots import load_robot
 
@@ -52,8 +52,9 @@ class Station:
         stamp = self.states[-1].header.stamp
         publisher.publish(chunk_to_message(ActionChunk(
             stamp_ns=stamp.sec * 10**9 + stamp.nanosec, step_ns=66_666_667, joint_names=robot.joint_names,
-            positions=positions, gripper=np.zeros(32), contract='droid_joint', instruction='', seed=0, steps=0,
-            guidance=1.0, policy='test', identity=ModelIdentity('t', 't', True), trace_id='t', latency_s=0.0)))
+            positions=positions, gripper=np.zeros(32), contract='droid_joint', instruction='', seed=0,
+            steps=0, guidance=1.0, policy='test', identity=ModelIdentity('t', 't', True), trace_id='t',
+            latency_s=0.0)))
         wait_for(lambda: abs(self.commands()[-1].velocity[0]) > 0.02, 'motion')
 
     def commands(self, last: int = 1) -> list[JointState]:
