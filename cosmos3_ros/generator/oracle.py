@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
 from cosmos3_ros.generator.policy import PolicyError
-from cosmos3_ros.sim.configuration import ARM_JOINTS, SimulationConfig, SimulationError
+from cosmos3_ros.sim.configuration import ARM_JOINTS, CUBE_COLOURS, SimulationConfig, SimulationError
 from cosmos3_ros.sim.expert import Expert, ExpertMemory
 from cosmos3_ros.sim.snapshot import SimulationSnapshot
 from cosmos3_ros.sim.tasks import Goal, parse_instruction
@@ -32,7 +32,7 @@ _HISTORY = 90
 _STANDSTILL_RAD = 1e-4
 _SAME_PLACE_RAD = 1e-3
 _SAME_TIME_ROWS = 0.1
-_OFF_COURSE_RAD = 0.12
+_OFF_COURSE_RAD = 0.06
 _MAX_DISTANCE_NS = 100_000_000
 
 
@@ -194,9 +194,14 @@ class OraclePolicy:
         return memory
 
 
-def create_oracle(config: SimulationConfig | None = None) -> OraclePolicy:
+def create_oracle(cubes: str = ','.join(CUBE_COLOURS)) -> OraclePolicy:
     """Build the oracle for ``generator.policy.create_policy``.
 
+    :param cubes: Colours of the simulator's cubes, separated by commas.
+    :raises PolicyError: A colour that does not exist.
     :raises resources.MissingDependencyError: The extra ``sim`` is not installed.
     """
-    return OraclePolicy(config)
+    try:
+        return OraclePolicy(SimulationConfig(cubes=tuple(c.strip() for c in cubes.split(','))))
+    except SimulationError as error:
+        raise PolicyError(f'policy oracle: {error}') from error

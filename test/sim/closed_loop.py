@@ -17,13 +17,15 @@ from cosmos3_ros.sim.configuration import ARM_JOINTS, SimulationConfig
 from cosmos3_ros.sim.tasks import TASKS
 from cosmos3_ros.sim.world import World
 
-COMMAND_NS = 2_000_000
 CAMERA_NS = round(1e9 / 15)
 BLANK = np.zeros((2, 2, 3), np.uint8)
 
 
 class Tracker(Protocol):
     """What turns chunks into commands."""
+
+    command_ns: int
+    """Nanoseconds between commands."""
 
     def begin(self, measurement: JointMeasurement) -> None: ...
     def submit(self, chunk: ActionChunk, now_ns: int) -> None: ...
@@ -33,6 +35,7 @@ class Tracker(Protocol):
 class BlendingInterpolator:
     """The least that follows chunks: linear between rows, blended from the old chunk to the new one."""
 
+    command_ns = 10_000_000
     blend_ns = 300_000_000
 
     def begin(self, measurement: JointMeasurement) -> None:
@@ -53,7 +56,7 @@ class BlendingInterpolator:
         position = (1.0 - share) * self._sample(self._old, now_ns) + share * self._sample(self._new, now_ns)
         last = position if self._last is None else self._last
         self._last = position
-        velocity = (position - last) / (COMMAND_NS * 1e-9)
+        velocity = (position - last) / (self.command_ns * 1e-9)
         row = int(np.clip((now_ns - self._new.stamp_ns) // self._new.step_ns, 0, self._new.horizon - 1))
         return JointCommand(now_ns, position, velocity, np.zeros(7), float(self._new.gripper[row]))
 
@@ -68,6 +71,8 @@ class BlendingInterpolator:
 
 class RealController:
     """The package's own controller under the ``lab`` profile, in RUNNING."""
+
+    command_ns = 2_000_000
 
     def __init__(self) -> None:
         from cosmos3_ros.control.config import ControllerConfig
@@ -150,10 +155,10 @@ def run_episode(world: World, oracle: OraclePolicy, tracker: Tracker, task: str,
         command = tracker.command(measure(world), now)
         if command is not None:
             world.apply(command)
-        world.step_until(now + COMMAND_NS)
+        world.step_until(now + tracker.command_ns)
         if command is not None:
             state = world.state()
-            expected = command.position + command.velocity * (COMMAND_NS * 1e-9)
+            expected = command.position + command.velocity * (tracker.command_ns * 1e-9)
             worst = max(worst, float(np.abs(state.position - expected).max()))
             fastest = max(fastest, float(np.abs(state.velocity).max()))
         if done_ns is None and world.success():

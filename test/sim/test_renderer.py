@@ -80,7 +80,8 @@ def test_the_wrist_camera_sees_its_fingers_move(world, renderer):
 
 def test_the_zone_is_where_the_state_says(world, renderer):
     snapshot = world.snapshot()
-    images = [renderer.render(snapshot.qpos, np.array(xy))['exterior_1'] for xy in ((0.45, -0.1), (0.45, 0.1))]
+    images = [
+        renderer.render(snapshot.qpos, np.array(xy))['exterior_1'] for xy in ((0.45, -0.1), (0.45, 0.1))]
     assert (np.abs(images[0].astype(int) - images[1]).max(axis=-1) > 20).sum() > 200
 
 
@@ -122,7 +123,8 @@ BUILD = (
 @pytest.mark.parametrize(('changes', 'texts'), [
     ({'MUJOCO_GL': 'glfw'}, ['glfw', 'egl (default) or osmesa']),
     # A vendor list with nothing in it is what a machine without Mesa looks like to libEGL.
-    ({'MUJOCO_GL': '', '__EGL_VENDOR_LIBRARY_FILENAMES': '/dev/null'}, ['libegl1 libgl1-mesa-dri', 'apt-get']),
+    ({'MUJOCO_GL': '', '__EGL_VENDOR_LIBRARY_FILENAMES': '/dev/null'},
+     ['libegl1 libgl1-mesa-dri', 'apt-get']),
 ])
 def test_without_opengl_the_packages_are_named(changes, texts):
     done = subprocess.run(

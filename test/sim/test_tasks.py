@@ -1,10 +1,16 @@
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 from cosmos3_ros.sim.configuration import CUBE_COLOURS, SimulationError
 from cosmos3_ros.sim.tasks import (
-    TASKS, Goal, TaskView, draw_placement, is_success, parse_instruction,
+    TASKS,
+    Goal,
+    TaskView,
+    draw_placement,
+    is_success,
+    parse_instruction,
 )
 
 ZONE = np.array([0.5, 0.1])

@@ -1,10 +1,16 @@
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 from cosmos3_ros.contracts import ContractError, JointCommand
 from cosmos3_ros.sim.configuration import (
-    ARM_JOINTS, CAMERA_SLOTS, CUBE_COLOURS, FINGER_TRAVEL_M, SimulationConfig, SimulationError,
+    ARM_JOINTS,
+    CAMERA_SLOTS,
+    CUBE_COLOURS,
+    FINGER_TRAVEL_M,
+    SimulationConfig,
+    SimulationError,
 )
 from cosmos3_ros.sim.mujoco_library import mujoco
 from cosmos3_ros.sim.scene import simulated_robot
@@ -248,7 +254,8 @@ def test_the_gripper_opens_and_closes(world):
 
 @pytest.mark.parametrize(('change', 'text'), [
     ({'physics_rate_hz': 100}, '500 to 1000'), ({'physics_rate_hz': 777}, 'divisor'),
-    ({'cubes': ('red', 'purple')}, 'purple'), ({'cubes': ()}, 'cubes'), ({'cubes': ('red', 'red')}, 'distinct'),
+    ({'cubes': ('red', 'purple')}, 'purple'), ({'cubes': ()}, 'cubes'),
+    ({'cubes': ('red', 'red')}, 'distinct'),
     ({'command_timeout_s': 0.0}, 'command_timeout_s'), ({'image_width': 10_000}, '64 to 1280'),
     ({'light_variation': 2.0}, 'light_variation'),
 ])
