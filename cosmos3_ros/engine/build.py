@@ -1,7 +1,8 @@
 """Build the plans of a checkpoint: segment by segment, resumable, each in its own process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+import hashlib
 import logging
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -53,6 +54,7 @@ class BuildRequest:
     isolate: bool = True
 
     def __post_init__(self) -> None:
+        """Check what does not need the checkpoint."""
         if find_precision(self.precision).compute != 'bfloat16':
             raise EngineError(f'precision: {self.precision!r} arrived, bf16 or fp8 is allowed for plans')
         if not self.towers:
@@ -170,7 +172,15 @@ def engine_key(request: BuildRequest, version: str, tower: Tower) -> EngineKey:
     """Return the key of one tower's plans."""
     return EngineKey(
         request.checkpoint_hash, tower, request.shapes, request.precision, request.flavour, version,
-        request.options.targets, request.options.weight_streaming, request.options.refittable)
+        request.options.targets, request.options.weight_streaming, request.options.refittable,
+        '' if request.calibration is None else _file_hash(request.calibration))
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise EngineError(f'calibration: {path} cannot be read: {error}') from error
 
 
 def _cut(request: BuildRequest, tower: Tower) -> tuple[Segment, ...]:
@@ -218,7 +228,7 @@ def _run(job: SegmentJob, say: Callable[[str], None], *, isolate: bool) -> Segme
         return build_segment(job, say)
     context = multiprocessing.get_context('spawn')
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(replace(job), theirs), name='cosmos3-engine-build')
+    child = context.Process(target=_child, args=(job, theirs), name='cosmos3-engine-build')
     child.start()
     theirs.close()
     result: Any = None

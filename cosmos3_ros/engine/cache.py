@@ -68,8 +68,8 @@ def check_manifest(manifest: Manifest, checkpoint_hash: str, machine: Machine) -
             f'{checkpoint_hash}; build again: {again}')
     if key.flavour != machine.flavour:
         raise EngineRefusedError(
-            f'engine: built by TensorRT flavour {key.flavour}, {machine.flavour} is in use here; build again with '
-            f'--flavour {machine.flavour}: {again}')
+            f'engine: built by TensorRT flavour {key.flavour}, {machine.flavour} is in use here; '
+            f'build again with --flavour {machine.flavour}: {again}')
     if key.version != machine.version:
         raise EngineRefusedError(
             f'engine: built by TensorRT {key.version}, version {machine.version} is installed here; '

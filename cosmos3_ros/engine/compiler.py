@@ -79,8 +79,8 @@ class Compiler:
                     f'{self.flavour}')
         if options.refittable and not _gpu_present():
             raise EngineError(
-                'refittable: a plan whose weights can be exchanged is built on a machine with a GPU, and this one '
-                'has none; leave --refittable out')
+                'refittable: a plan whose weights can be exchanged is built on a machine with a GPU, and '
+                'this one has none; leave --refittable out')
         if 'current' in options.targets and not _gpu_present():
             raise EngineError(
                 f'target: current arrived, but this machine has no GPU; name one of {", ".join(allowed[:-1])}'
@@ -181,7 +181,7 @@ def _make_logger(trt: Any) -> Any:
         trt.ILogger.INTERNAL_ERROR: logging.ERROR, trt.ILogger.ERROR: logging.ERROR,
         trt.ILogger.WARNING: logging.DEBUG, trt.ILogger.INFO: logging.DEBUG}
 
-    def __init__(self: Any) -> None:
+    def begin(self: Any) -> None:
         trt.ILogger.__init__(self)
         self.errors = []
 
@@ -191,4 +191,4 @@ def _make_logger(trt: Any) -> Any:
             self.errors.append(message.strip())
         logger.log(min(level, logging.WARNING), 'TensorRT: %s', message.strip())
 
-    return type('_Logger', (trt.ILogger,), {'__init__': __init__, 'log': log})()
+    return type('_Logger', (trt.ILogger,), {'__init__': begin, 'log': log})()

@@ -65,7 +65,8 @@ class LanguageChain:
         :raises EngineError: The cache is full.
         """
         if self._filled >= self._shapes.cache:
-            raise EngineError(f'cache: it holds {self._shapes.cache} tokens and is full; build with a larger --cache')
+            raise EngineError(
+                f'cache: it holds {self._shapes.cache} tokens and is full; build with a larger --cache')
         mask = torch.zeros(1, self._shapes.cache + 1, dtype=torch.bool)
         mask[:, :self._filled] = mask[:, -1:] = True
         positions = torch.full((3, 1), float(position))

@@ -111,16 +111,18 @@ class Shapes:
     domain: int = 8
 
     def __post_init__(self) -> None:
+        """Check ranges."""
         for field in fields(self):
             value = getattr(self, field.name)
             parts = value if isinstance(value, tuple) else (value,)
-            if any(not isinstance(part, int) or part < (0 if field.name == 'domain' else 1) for part in parts):
+            least = 0 if field.name == 'domain' else 1
+            if any(not isinstance(part, int) or part < least for part in parts):
                 raise EngineError(f'shapes.{field.name}: {value!r} arrived, positive integers are allowed')
         if any(side % 2 for side in self.frame_grid):
             raise EngineError(f'shapes.frame_grid: {self.frame_grid} arrived, even numbers are allowed')
         if self.latent_grid[0] < 2 or self.action_rows < 2:
             raise EngineError(
-                'shapes.latent_grid and action_rows: one clean and at least one noisy frame and row are needed')
+                'shapes.latent_grid and action_rows: a clean and at least one noisy frame and row are needed')
         if self.cache <= self.max_prompt:
             raise EngineError(
                 f'shapes.cache: {self.cache} arrived, more than max_prompt ({self.max_prompt}) is allowed')
@@ -157,7 +159,9 @@ class Shapes:
         :raises EngineError: Unknown fields or values that are not allowed.
         """
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items()})
+            values: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+            return cls(**values)
         except TypeError as error:
             raise EngineError(f'shapes: {sorted(content)} arrived: {error}') from error
 

@@ -10,7 +10,7 @@ import warnings
 from cosmos3_ros.resources import require
 
 from .errors import EngineError
-from .quantization import OPSET
+from .graphs.fp8_linear import OPSET
 from .segments import Segment
 from .vectors import Tensors, cast_inputs
 
@@ -46,7 +46,7 @@ def export_segment(
     require('onnxscript', 'tensorrt')
     inputs = cast_inputs(segment, _example(segment, _trace_sizes(segment)), dtype)
     dynamic = [
-        {axis: torch.export.Dim.DYNAMIC for axis, part in enumerate(port.shape) if isinstance(part, str)} or None
+        {i: torch.export.Dim.DYNAMIC for i, part in enumerate(port.shape) if isinstance(part, str)} or None
         for port in segment.inputs]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

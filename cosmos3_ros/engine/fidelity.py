@@ -46,8 +46,8 @@ class Fidelity:
     def describe(self, precision: Precision) -> str:
         """Return one line: where, how far, what is allowed."""
         return (
-            f'{self.stage}, {self.case}, {self.output}: cosine {self.cosine:.6f} (at least {precision.cosine:g}), '
-            f'deviation {self.deviation:.2e} (at most {precision.deviation:g})')
+            f'{self.stage}, {self.case}, {self.output}: cosine {self.cosine:.6f} (at least '
+            f'{precision.cosine:g}), deviation {self.deviation:.2e} (at most {precision.deviation:g})')
 
 
 def compare(stage: str, case: str, output: str, reference: Any, actual: Any) -> Fidelity:

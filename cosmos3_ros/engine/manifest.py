@@ -23,6 +23,7 @@ class EngineKey:
     :param checkpoint: Content hash of the weights, see ``model.checkpoint.content_hash``.
     :param flavour: TensorRT flavour, with ``version``: plans are bound to both.
     :param targets: Architectures, in order.
+    :param calibration: SHA-256 of the calibration file, which sets FP8's scales; empty without one.
     """
 
     checkpoint: str
@@ -34,6 +35,7 @@ class EngineKey:
     targets: tuple[str, ...]
     weight_streaming: bool = False
     refittable: bool = False
+    calibration: str = ''
 
     @property
     def digest(self) -> str:
@@ -126,8 +128,8 @@ class Manifest:
             raise EngineRefusedError(f'engine: {path} is no manifest of plans: {error!r}') from error
         if content.get('digest') != manifest.key.digest:
             raise EngineRefusedError(
-                f'engine: {path} names the key {content.get("digest")} but describes {manifest.key.digest}: it was '
-                f'edited; build again: {manifest.rebuild_command}')
+                f'engine: {path} names the key {content.get("digest")} but describes {manifest.key.digest}: '
+                f'it was edited; build again: {manifest.rebuild_command}')
         return manifest
 
     @classmethod
@@ -145,8 +147,8 @@ class Manifest:
             if Path(plan.file).name != plan.file:
                 raise EngineError(f'plan {plan.file!r} lies elsewhere')
         return cls(
-            made, str(content['source']), str(content['checkpoint_label']), int(content['segment_bytes']), plans,
-            tuple(content['excluded']), tuple(tuple(p) for p in content['prompts']),
+            made, str(content['source']), str(content['checkpoint_label']), int(content['segment_bytes']),
+            plans, tuple(content['excluded']), tuple(tuple(p) for p in content['prompts']),
             tuple(tuple(a) for a in content['answers']), bool(content['executed']), tuple(content['notes']))
 
 

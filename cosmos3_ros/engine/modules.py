@@ -53,7 +53,9 @@ def to_compute(module: Any, dtype: str) -> Any:
     return module
 
 
-def time_embedding(dimensions: Dimensions, source: WeightSource, timestep: float, scale: float = 0.001) -> Any:
+def time_embedding(
+    dimensions: Dimensions, source: WeightSource, timestep: float, scale: float = 0.001,
+) -> Any:
     """Return the float32 embedding of a timestep, (1, hidden).
 
     Sinusoids of 256 channels (cosine first) of ``timestep * scale``, then two matrices with SiLU

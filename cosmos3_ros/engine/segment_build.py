@@ -189,7 +189,7 @@ def _inputs(job: SegmentJob, segments: tuple[Segment, ...]) -> Cases:
         return first_inputs(segments[0], cases)
     before = segments[job.index - 1]
     _, outputs = load_vectors(vectors_path(job.directory, before))
-    return follow(before, load_vectors(carried)[0], outputs, segments[job.index])
+    return follow(load_vectors(carried)[0], outputs, segments[job.index])
 
 
 def _check_onnx(

@@ -1,6 +1,7 @@
 """Which graphs there are, what goes in and out of each, and how a tower is cut into segments."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from .dimensions import Dimensions, Shapes
@@ -84,8 +85,7 @@ def cut_tower(
 
     :raises EngineError: Unknown tower, or the checkpoint has no such tower.
     """
-    if tower not in TOWERS:
-        raise EngineError(f'tower: {tower!r} arrived, one of {", ".join(TOWERS)} is allowed')
+    as_tower(tower)
     if tower == 'vision':
         return (_vision(dimensions, shapes),)
     if tower == 'generation' and not dimensions.action_width:
@@ -100,7 +100,18 @@ def cut_tower(
     return tuple(
         make(dimensions, shapes, i, count, first, last,
              (last - first) * layer + (ending if last == dimensions.layers else 0))
-        for i, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)))
+        for i, (first, last) in enumerate(pairwise(bounds)))
+
+
+def as_tower(name: str) -> Tower:
+    """Return ``name`` as a tower.
+
+    :raises EngineError: There is no such tower.
+    """
+    for tower in TOWERS:
+        if tower == name:
+            return tower
+    raise EngineError(f'tower: {name!r} arrived, one of {", ".join(TOWERS)} is allowed')
 
 
 def _even_bounds(layers: int, count: int, ending: int) -> list[int]:
@@ -149,7 +160,8 @@ def _language(
     if ends:
         inputs.append(Port('pick', 'compute', (1, 'tokens')))
     outputs = (
-        Port('logits', 'float32', (1, d.vocabulary)) if ends else Port('states', 'compute', ('tokens', d.hidden)),
+        Port('logits', 'float32', (1, d.vocabulary)) if ends
+        else Port('states', 'compute', ('tokens', d.hidden)),
         Port('keys', 'compute', (*cache, 'tokens', d.head_dim)),
         Port('values', 'compute', (*cache, 'tokens', d.head_dim)))
     usual, most, rows = max(2, shapes.max_prompt * 3 // 4), shapes.max_prompt, shapes.vision_tokens
@@ -167,7 +179,7 @@ def _generation(
 ) -> Segment:
     tokens = shapes.generated_tokens
     context = (last - first, d.kv_heads, 'text', d.head_dim)
-    inputs = (
+    inputs: tuple[Port, ...] = (
         Port('patches', 'compute', (shapes.generated_patches, d.latent_values)),
         Port('action', 'compute', (shapes.action_rows, shapes.action_channels)),
         Port('time', 'compute', (1, d.hidden)),

@@ -27,7 +27,9 @@ _TEXT = 12
 _TIMESTEP = 937.0  # the second of the four steps at shift 5 (facts sheet 2b.6)
 
 
-def seeded_inputs(tower: Tower, dimensions: Dimensions, shapes: Shapes, source: WeightSource, seed: int) -> Cases:
+def seeded_inputs(
+    tower: Tower, dimensions: Dimensions, shapes: Shapes, source: WeightSource, seed: int,
+) -> Cases:
     """Return inputs of a tower's first segment, drawn from ``seed``.
 
     Values are representable in bfloat16, so that every precision starts from the same numbers. The
@@ -42,8 +44,12 @@ def seeded_inputs(tower: Tower, dimensions: Dimensions, shapes: Shapes, source: 
     return _generation_inputs(dimensions, shapes, source, stream)
 
 
-def follow(segment: Segment, inputs: Cases, outputs: Cases, following: Segment) -> Cases:
-    """Return the inputs of the segment after ``segment``, from what went into and came out of it."""
+def follow(inputs: Cases, outputs: Cases, following: Segment) -> Cases:
+    """Return the inputs of ``following``.
+
+    :param inputs: Of the tower: whatever later segments read.
+    :param outputs: Of the segment before ``following``.
+    """
     cases: Cases = {}
     for case, given in inputs.items():
         shared = {port.name: given[port.name] for port in following.inputs if port.name in given}

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from cosmos3_ros.resources import require
+import torch
+from torch import nn
+from torch.nn import functional
 
 from ..dimensions import Dimensions
-
-torch = require('torch', 'model')
-functional = require('torch.nn.functional', 'model')
-nn = require('torch.nn', 'model')
 
 
 class RmsNorm(nn.Module):

@@ -5,13 +5,11 @@ Reads the reasoner context as tensors, so the plan serves every instruction of u
 
 from typing import Any
 
-from cosmos3_ros.resources import require
+import torch
+from torch import nn
 
 from ..dimensions import Dimensions, Shapes
 from .blocks import GatedMlp, RmsNorm, attend, rotate
-
-torch = require('torch', 'model')
-nn = require('torch.nn', 'model')
 
 
 class _Attention(nn.Module):

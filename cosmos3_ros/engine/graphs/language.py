@@ -8,13 +8,11 @@ weights twice.
 
 from typing import Any
 
-from cosmos3_ros.resources import require
+import torch
+from torch import nn
 
 from ..dimensions import Dimensions
 from .blocks import GatedMlp, RmsNorm, attend, rotate
-
-torch = require('torch', 'model')
-nn = require('torch.nn', 'model')
 
 
 class _Attention(nn.Module):
@@ -86,7 +84,6 @@ class LanguageSegment(nn.Module):
             of a vision token among the features, -1 for text, and ``deepstack`` (levels, rows, hidden).
             If the segment is the last: ``pick`` (1, tokens), one at the token whose logits are wanted.
         """
-        slot, deepstack = (more[0], more[1]) if self.features else (None, None)
         cos, sin = cos[:, None], sin[:, None]
         new_keys, new_values = [], []
         for i, layer in enumerate(self.layers.values()):
@@ -94,6 +91,7 @@ class LanguageSegment(nn.Module):
             new_keys.append(key)
             new_values.append(value)
             if i < self.features:
+                slot, deepstack = more[0], more[1]
                 rows = deepstack[self.first_feature + i].index_select(0, slot.clamp(min=0))
                 hidden = hidden + torch.where((slot >= 0)[:, None], rows, torch.zeros_like(rows))
         if self.ends:

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from cosmos3_ros.resources import require
+import torch
+from torch import nn
+from torch.nn import functional
 
 from ..dimensions import Dimensions
 from .blocks import LayerNorm, rotate
-
-torch = require('torch', 'model')
-functional = require('torch.nn.functional', 'model')
-nn = require('torch.nn', 'model')
 
 
 class _Attention(nn.Module):
