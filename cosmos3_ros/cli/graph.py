@@ -75,7 +75,9 @@ class Graph:
         self._directory.mkdir(parents=True, exist_ok=True)
         for spec in specs:
             path = self._directory / f'{spec.name}.yaml'
-            parameters = {**spec.parameters, **settings.get(spec.name, {})}
+            # ROS parameter files have no empty list of strings; the nodes drop empty strings.
+            parameters = {key: [''] if value == [] else value
+                          for key, value in {**spec.parameters, **settings.get(spec.name, {})}.items()}
             path.write_text(yaml.safe_dump({f'/**/{spec.name}': {'ros__parameters': parameters}}))
             command = [*executable_command(spec.name), '--ros-args', '-r', f'__node:={spec.name}']
             for file in (*_shipped_files(), path):
