@@ -4,7 +4,7 @@ It sees what no robot sees (``msg/SimulationState``) and exists to exercise ever
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from time import perf_counter
 
@@ -21,6 +21,7 @@ from cosmos3_ros.sim.world import World
 
 HORIZON = 32
 RATE_HZ = 15
+ROLLOUT_RATE_HZ = 250
 CONTRACT = 'droid_joint'
 IDENTITY = ModelIdentity(
     checkpoint='oracle (scripted expert on the privileged simulator state)', engine='mujoco/float64/cpu',
@@ -89,7 +90,8 @@ class OraclePolicy:
     step_ns = round(1e9 / RATE_HZ)
 
     def __init__(self, config: SimulationConfig | None = None) -> None:
-        self._world = World(config or SimulationConfig())
+        # Half the simulator's rate: the rollout is a prediction, and time to plan is latency.
+        self._world = World(replace(config or SimulationConfig(), physics_rate_hz=ROLLOUT_RATE_HZ))
         self._expert = Expert(self.step_ns * 1e-9)
         self._history: deque[SimulationSnapshot] = deque(maxlen=_HISTORY)
         self._plan: _Plan | None = None

@@ -22,7 +22,8 @@ class SimulationError(ContractError):
 class SimulationConfig:
     """How the world is built and how it moves.
 
-    :param physics_rate_hz: Integration steps per simulated second, 500 to 1000. Must divide 1e9.
+    :param physics_rate_hz: Integration steps per simulated second, 250 to 1000; below 500 for rollouts
+        only. Must divide 1e9.
     :param cubes: Colours of the cubes on the table, of :data:`CUBE_COLOURS`.
     :param command_timeout_s: Without a command for this long the arm brakes and holds.
     :param brake_rad_s2: Deceleration of that braking, per joint.
@@ -55,10 +56,10 @@ class SimulationConfig:
 
         :raises SimulationError: Names the parameter, what arrived and what is allowed.
         """
-        if not 500 <= self.physics_rate_hz <= 1000 or 1_000_000_000 % self.physics_rate_hz:
+        if not 250 <= self.physics_rate_hz <= 1000 or 1_000_000_000 % self.physics_rate_hz:
             raise SimulationError(
-                f'physics_rate_hz: {self.physics_rate_hz} arrived, 500 to 1000 and a divisor of 1e9 '
-                'is allowed (500, 512, 625, 640, 800, 1000)')
+                f'physics_rate_hz: {self.physics_rate_hz} arrived, 250 to 1000 and a divisor of 1e9 '
+                'is allowed (250, 500, 625, 800, 1000)')
         unknown = [c for c in self.cubes if c not in CUBE_COLOURS]
         if unknown or not self.cubes or len(set(self.cubes)) != len(self.cubes):
             raise SimulationError(

@@ -30,13 +30,13 @@ def private_graph():
 class SimulatorProcess:
     """The executable ``simulator``, configured and activated by itself."""
 
-    def __init__(self, *parameters, log):
+    def __init__(self, *parameters, log, environment=()):
         arguments = [a for p in ('autostart:=true', *parameters) for a in ('-p', p)]
         self.log = log
         with log.open('wb') as out:
             self.popen = subprocess.Popen(
                 [sys.executable, '-m', 'cosmos3_ros.nodes.simulator', '--ros-args', *arguments],
-                stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+                stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **dict(environment)})
 
     def children(self):
         path = Path(f'/proc/{self.popen.pid}/task')

@@ -138,7 +138,7 @@ def test_a_new_chunk_continues_the_one_being_followed(world, oracle, task):
 
 
 def test_without_a_state_it_says_what_it_needs(world):
-    with pytest.raises(PolicyError, match='simulation_state.*cosmos3'):
+    with pytest.raises(PolicyError, match=r'simulation_state.*cosmos3'):
         OraclePolicy().generate(observe(world, 0), 'push the red cube onto the white circle', seed=0)
 
 

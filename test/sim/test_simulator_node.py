@@ -1,5 +1,6 @@
 """The simulator as a process: what it publishes, what it refuses, and that nothing is left of it."""
 
+import contextlib
 from pathlib import Path
 import signal
 import time
@@ -18,17 +19,19 @@ MILLISECOND = 1_000_000
 class Session:
     """One simulator and one listening node."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *parameters, environment=()):
         from cosmos3_ros.srv import ResetEpisode
         from rclpy.executors import SingleThreadedExecutor
         private_graph()
+        self.closed = False
         rclpy.init()
         self.node = rclpy.create_node('listener')
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.listener = Listener(self.node)
         self.client = self.node.create_client(ResetEpisode, 'simulator/reset_episode')
-        self.process = SimulatorProcess('task:=reach', log=directory / 'simulator.log')
+        self.process = SimulatorProcess(
+            'task:=reach', *parameters, log=directory / 'simulator.log', environment=environment)
 
     def reset(self, task, seed):
         from cosmos3_ros.srv import ResetEpisode
@@ -40,6 +43,11 @@ class Session:
         assert wait_for(self.executor, condition, timeout_s), self.process.log.read_text()
 
     def close(self):
+        if self.closed:
+            return
+        self.closed = True
+        if self.process.popen.poll() is None:
+            self.process.end()
         self.process.kill()
         self.executor.shutdown()
         self.node.destroy_node()
@@ -157,6 +165,57 @@ def test_commands_move_the_arm_and_bad_ones_do_not(session):
     session.wait(lambda: session.listener.diagnostics['simulator']['following'] == 'False')
     diagnostics = session.listener.diagnostics['simulator']
     assert int(diagnostics['commands_received']) > 4 and int(diagnostics['command_timeouts']) >= 1
+
+
+@contextlib.contextmanager
+def another(directory, *parameters, environment=()):
+    """A session of its own, after the shared one: rclpy is initialised once per process and domain."""
+    running = Session(directory, *parameters, environment=environment)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def test_the_shared_session_ends_here(session):
+    session.close()
+
+
+def test_in_lockstep_time_waits_for_commands(tmp_path):
+    from sensor_msgs.msg import JointState
+    from std_srvs.srv import Trigger
+    with another(tmp_path, 'lockstep:=true', 'render:=false', 'lockstep_command_s:=0.004') as running:
+        step = running.node.create_client(Trigger, 'simulator/step')
+        running.wait(step.service_is_ready)
+        publisher = running.node.create_publisher(JointState, 'joint_command', 10)
+        running.wait(lambda: publisher.get_subscription_count() > 0)
+        future = step.call_async(Trigger.Request())
+        running.wait(lambda: future.done() and running.listener.counts['joint_states'] > 5)
+        assert future.result().success
+        # One camera period of 66 ms has passed, and then nothing more.
+        newest = running.listener.stamps['joint_states'][-1]
+        position = running.listener.last['joint_states'].position
+        sent = 0
+
+        def enough():
+            nonlocal sent
+            publisher.publish(command(running, position))
+            sent += 1
+            return running.listener.stamps['joint_states'][-1] - newest > 190 * MILLISECOND
+
+        running.wait(enough)
+        # Each command lets 4 ms pass; one camera period may still have been on its way before.
+        assert running.listener.stamps['joint_states'][-1] - newest <= (4 * sent + 67) * MILLISECOND
+        assert running.reset('push', 1).accepted
+
+
+def test_without_opengl_configuring_fails_with_the_packages_to_install(tmp_path):
+    with another(tmp_path, environment={'__EGL_VENDOR_LIBRARY_FILENAMES': '/dev/null'}) as running:
+        listener = running.listener
+        running.wait(lambda: 'libegl1' in listener.diagnostics.get('simulator', {}).get('message', ''))
+        assert listener.diagnostics['simulator']['state'] == 'unconfigured'
+        assert running.process.popen.poll() is None and not running.process.children()
+        assert running.process.end() == 0
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
