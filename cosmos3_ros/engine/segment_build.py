@@ -36,6 +36,8 @@ from .weights import CheckpointWeights, SeededWeights, WeightSource
 
 torch = require('torch', 'model')
 
+LARGEST_CHECK_BYTES = 500_000_000
+
 Say = Callable[[str], None]
 
 
@@ -49,7 +51,8 @@ class SegmentJob:
     :param calibration: File of further inputs for the first segment, as :func:`vectors.save_vectors`
         writes them; they join the stored vectors and set FP8's scales.
     :param with_vectors: Run the segment in torch and store what it says. Without it there is no gate.
-    :param check_onnx: Export in float32 too and hold ONNX Runtime to torch.
+    :param check_onnx: Export in float32 too and hold ONNX Runtime to torch, if the segment is below
+        :data:`LARGEST_CHECK_BYTES`: three float32 copies are in memory then.
     :param keep_onnx: Leave the ONNX files beside the plan.
     """
 
@@ -126,7 +129,7 @@ def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResu
         inputs, outputs = reference(module, segment, _inputs(job, segments), amax)
         save_vectors(vectors_path(job.directory, segment), inputs, outputs)
         clock.begin('check')
-        if job.check_onnx:
+        if job.check_onnx and segment.weight_bytes <= LARGEST_CHECK_BYTES:
             found += _check_onnx(job, segment, module, amax, inputs, outputs)
         module = to_compute(module, job.precision.compute)
         excluded = tuple(excluded_names(module)) if job.precision.fp8 else ()

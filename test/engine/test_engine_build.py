@@ -1,0 +1,180 @@
+"""All towers export, agree with torch on ONNX Runtime, and compile for both architectures."""
+
+from dataclasses import replace
+import json
+
+from conftest import SHAPES
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from cosmos3_ros.engine.build import build, estimate
+from cosmos3_ros.engine.compiler import BuildOptions, Compiler
+from cosmos3_ros.engine.errors import EngineError, EngineRefusedError
+from cosmos3_ros.engine.fidelity import measure, require_fidelity
+from cosmos3_ros.engine.manifest import Manifest
+from cosmos3_ros.engine.precision import PRECISIONS
+from cosmos3_ros.engine.runners import OnnxRunner
+from cosmos3_ros.engine.segment_build import vectors_path
+from cosmos3_ros.engine.segments import cut_tower
+from cosmos3_ros.engine.vectors import load_vectors
+
+
+def test_every_tower_is_built_for_both_architectures(built, built_fp8):
+    towers = {m.key.tower: m for _, m in built.result.engines}
+    assert set(towers) == {'vision', 'language', 'generation'}
+    assert {m.key.tower for _, m in built_fp8.result.engines} == {'language', 'generation'}
+    for directory, manifest in (*built.result.engines, *built_fp8.result.engines):
+        assert manifest.key.targets == ('sm89', 'sm120')
+        for plan in manifest.plans:
+            assert (directory / plan.file).stat().st_size == plan.size_bytes > 10_000
+        assert Manifest.read(directory) == manifest
+
+
+def test_prefill_and_decode_are_two_profiles_of_the_language_plan(built, checkpoint):
+    segment, = cut_tower('language', checkpoint.dimensions, SHAPES)
+    assert [profile.name for profile in segment.profiles] == ['prefill', 'decode']
+    assert segment.profiles[1].ranges['tokens'] == (1, 1, 1)
+
+
+def test_onnx_runtime_says_what_torch_says(built):
+    found = [
+        f for _, manifest in built.result.engines for plan in manifest.plans for f in plan.fidelity
+        if f['runner'] == 'onnxruntime/fp32']
+    assert {f['case'] for f in found} == {'clip', 'prefill', 'decode', 'step'}
+    assert min(f['cosine'] for f in found) >= 0.9999
+    assert max(f['deviation'] for f in found) <= 1e-4
+
+
+def test_onnx_runtime_answers_64_prompts_with_torchs_tokens(built):
+    _, manifest = built.engine('language')
+    assert len(manifest.prompts) == len(manifest.answers) == 64
+    assert len(set(manifest.answers)) > 32  # the model does answer different prompts differently
+    assert built.result.tokens_identical is True
+
+
+def test_bfloat16_and_fp8_stay_within_their_bounds(built, built_fp8):
+    assert 0.999 <= built.result.fidelity_cosine_min < 1.0 + 1e-9
+    assert PRECISIONS['fp8'].cosine <= built_fp8.result.fidelity_cosine_min < 0.99999
+
+
+def test_excluded_layers_are_listed(built_fp8):
+    _, language = built_fp8.engine('language')
+    assert language.excluded == ('lm_head.weight',)
+    _, generation = built_fp8.engine('generation')
+    assert set(generation.excluded) == {
+        'proj_in.weight', 'proj_out.weight', 'action_proj_in.weight', 'action_proj_out.weight'}
+
+
+def test_progress_names_segments_and_stages(built):
+    stages = [p.stage for p in built.progress if p.segment == 'language-1-of-1']
+    assert stages[:4] == ['weights', 'reference', 'check', 'export']
+    assert {'parse', 'build', 'write'} <= set(stages)
+
+
+def test_a_second_build_keeps_what_is_finished(built):
+    seen = []
+    again = build(built.request, seen.append)
+    assert [p.stage for p in seen] == ['kept'] * 3
+    assert [m.plans for _, m in again.engines] == [m.plans for _, m in built.result.engines]
+
+
+def test_a_perturbed_weight_does_not_pass_the_gate(built, checkpoint, tmp_path):
+    directory, manifest = built.engine('language')
+    segment, = cut_tower('language', checkpoint.dimensions, SHAPES)
+    model = onnx.load(directory / f'{segment.name}.fp32.onnx')
+    weight = next(t for t in model.graph.initializer if t.name == 'layers.1.mlp.down_proj.weight')
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[3, 5] += 0.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / 'perturbed.onnx')
+    inputs, outputs = load_vectors(vectors_path(directory, segment))
+
+    def gate(path):
+        seen = measure(segment, OnnxRunner(path, segment), inputs, outputs, 'float32')
+        require_fidelity(seen, PRECISIONS['fp32'], manifest.rebuild_command)
+
+    gate(directory / f'{segment.name}.fp32.onnx')
+    with pytest.raises(EngineRefusedError, match=r'stage language-1-of-1 drifted .*cosmos3 engine build'):
+        gate(tmp_path / 'perturbed.onnx')
+
+
+def test_fp8_scales_cover_the_calibration(checkpoint, built_fp8):
+    """The FP8 graph that was exported is the one that torch fakes: no input of the vectors clips."""
+    from cosmos3_ros.engine.modules import make_module
+    from cosmos3_ros.engine.quantization import quantise
+    from cosmos3_ros.engine.segment_build import reference
+    directory, _ = built_fp8.engine('generation')
+    segment, = cut_tower('generation', checkpoint.dimensions, SHAPES)
+    module = make_module(segment, checkpoint.dimensions, SHAPES, checkpoint.weights)
+    amax = {}
+    inputs, _ = load_vectors(vectors_path(directory, segment))
+    reference(module, segment, inputs, amax)
+    assert len(amax) == 2 * 7
+    quantise(module, amax)
+    for name, value in amax.items():
+        part = module.get_submodule(name)
+        assert float(part.input_scale) * 448 == pytest.approx(value, rel=1e-6)
+        error = (part.weight.float() * part.weight_scale[:, None]
+                 - checkpoint.weights.tensor(f'{name}.weight', tuple(part.weight.shape)).float()).abs()
+        # Half a step of e4m3 at the top of its range, 16 of 448.
+        assert float((error / (part.weight_scale[:, None] * 448)).max()) <= 0.04
+
+
+def test_a_dry_run_says_what_it_takes(checkpoint, tmp_path):
+    planned = estimate(checkpoint.request(tmp_path, segment_bytes=1))
+    assert [s.name for s in planned.segments] == [
+        'vision-1-of-1', 'language-1-of-2', 'language-2-of-2', 'generation-1-of-2', 'generation-2-of-2']
+    assert planned.seconds > 0 and planned.peak_rss_bytes > 0 and planned.disk_bytes > 0
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'precision': 'int4'}, 'one of fp32, bf16, fp8'),
+    ({'precision': 'fp32'}, 'bf16 or fp8 is allowed'),
+    ({'towers': ()}, 'at least one of vision'),
+    ({'prompts': -1}, '0 or more'),
+])
+def test_a_request_that_cannot_be_met_is_refused(checkpoint, tmp_path, changes, words):
+    with pytest.raises(EngineError, match=words):
+        checkpoint.request(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (BuildOptions(()), 'none arrived'),
+    (BuildOptions(('sm90',)), r"'sm90' arrived, one of .*sm89.* is allowed"),
+    (BuildOptions(('sm89',), refittable=True), 'this one has none'),
+    (BuildOptions(('current',)), 'no GPU'),
+])
+def test_targets_that_cannot_be_built_are_refused(options, words):
+    if torch.cuda.is_available():
+        pytest.skip('says what a machine without a GPU says')
+    with pytest.raises(EngineError, match=words):
+        Compiler().check(options)
+
+
+def test_a_graph_that_tensorrt_cannot_read_is_refused_with_its_words(checkpoint, tmp_path):
+    segment, = cut_tower('vision', checkpoint.dimensions, SHAPES)
+    path = tmp_path / 'broken.onnx'
+    path.write_bytes(np.random.RandomState(0).bytes(500))
+    with pytest.raises(EngineError, match='vision-1-of-1: TensorRT cannot read the graph'):
+        Compiler().compile(path, segment, BuildOptions(('sm89',)), tmp_path / 'plan')
+    assert not (tmp_path / 'plan').exists()
+
+
+def test_the_manifest_is_plain_json(built):
+    directory, manifest = built.engine('vision')
+    content = json.loads((directory / 'manifest.json').read_text())
+    assert content['rebuild'] == manifest.rebuild_command
+    assert content['executed'] is False
+    assert '--target sm89 --target sm120' in content['rebuild']
+
+
+def test_another_precision_or_shape_is_another_directory(built, checkpoint):
+    key = built.engine('language')[1].key
+    others = [
+        replace(key, precision='fp8'), replace(key, shapes=replace(SHAPES, max_prompt=47)),
+        replace(key, version='1.8'), replace(key, targets=('sm89',)), replace(key, checkpoint='ffffffff'),
+        replace(key, weight_streaming=True), replace(key, calibration='x')]
+    assert len({k.directory for k in (key, *others)}) == len(others) + 1
