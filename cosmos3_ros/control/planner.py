@@ -12,7 +12,7 @@ from cosmos3_ros.robots import Robot
 
 from .braking import Brake
 from .config import ControllerConfig
-from .envelope import inscribe_chords
+from .envelope import inscribe_envelope
 from .mpc import JointBounds, Mpc
 from .pid import Pid
 from .plan import Plan
@@ -74,11 +74,11 @@ class Planner:
         self._step_ns = config.plan_period_ns
         self._steps = config.horizon_steps
         self.prediction = predict(self._steps, self._step_ns * 1e-9)
-        chords = inscribe_chords(limits)
+        envelope = inscribe_envelope(limits)
         self.bounds = JointBounds(
-            limits.lower_rad, limits.upper_rad, limits.velocity_rad_s, limits.acceleration_rad_s2,
-            limits.jerk_rad_s3, chords)
-        self.verifier = Verifier(robot, chords)
+            envelope.lower_rad, envelope.upper_rad, limits.velocity_rad_s, limits.acceleration_rad_s2,
+            limits.jerk_rad_s3, envelope.chords)
+        self.verifier = Verifier(robot, envelope.chords)
         self._tracker: Tracker = (
             MpcTracker(Mpc(self.prediction, self.bounds, config.mpc)) if config.tracker == 'mpc'
             else Pid(self.prediction, self.bounds, config.pid))

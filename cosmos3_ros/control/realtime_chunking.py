@@ -65,12 +65,9 @@ def guidance_weight(time: float, maximum: float = DEFAULT_MAX_GUIDANCE) -> float
     if not 0.0 <= time <= 1.0 or not maximum >= 0.0:
         raise ContractError(f'time {time} and maximum {maximum} arrived; 0..1 and 0 or more are allowed')
     tau = 1.0 - time
-    if tau == 0.0 or time == 0.0:
-        # Both ends of the formula diverge: at pure noise c does, at the clean end r does.
-        return maximum
-    c = time / tau
-    r = (time * time + tau * tau) / (time * time)
-    return min(c * r, maximum)
+    # c r, with the factors that cancel taken out; it diverges at pure noise and at the clean end.
+    product = time * tau
+    return maximum if product == 0.0 else min((time * time + tau * tau) / product, maximum)
 
 
 def correct_velocity(

@@ -120,6 +120,8 @@ class Verifier:
         turn = np.abs(plan.jerk[:, j]) + np.abs(self._slope) * np.maximum(
             np.abs(plan.acceleration[:-1, j]), np.abs(plan.acceleration[1:, j]))
         excess = np.maximum(above[:-1], above[1:]) + turn * (h * h / 8.0)
+        # An arm that stands where the envelope allows no motion may leave, getting no further in.
+        excess -= np.where(above[0] > 0.0, above[0] + ROUNDING, 0.0)
         worst = int(np.argmax(excess))
         segment, chord = divmod(worst, excess.shape[1])
         if excess[segment, chord] <= 0.0:

@@ -73,6 +73,6 @@ class MotionChecker:
         if not self._stamps:
             return
         position, velocity, acceleration = (np.stack(column) for column in zip(*self._rows, strict=True))
-        log = CommandLog(
-            self._limits.joint_names, np.array(self._stamps, dtype=np.int64), position, velocity, acceleration)
+        stamps = np.array(self._stamps, dtype=np.int64)
+        log = CommandLog(self._limits.joint_names, stamps, position, velocity, acceleration)
         self._report.merge(check_commands(log, self._limits, ends_at_rest=ends_at_rest))
