@@ -18,8 +18,9 @@ from cosmos3_ros.contracts import ContractError, JointCommand, frozen_array
 from cosmos3_ros.robots import Robot
 
 from .base import LifecycleBase
-from .diagnostics import Report, Window
+from .diagnostics import Level, Report, Window
 from .messages import joint_measurement, to_ns
+from .polled_subscription import PolledSubscription
 
 # Lateness is kept for this many commands and the rate is measured over them: 2 s at 500 Hz.
 WINDOW = 1000
@@ -35,6 +36,8 @@ FloatArray = NDArray[np.float64]
 class CommandInput(ABC):
     """Subscribes ``joint_command`` and gives the physics thread what is newest.
 
+    All of it runs in that thread: :meth:`poll` takes what has arrived, :meth:`take` is asked for it.
+
     :param now_ns: Returns simulated time now.
     """
 
@@ -43,10 +46,11 @@ class CommandInput(ABC):
         self._robot = robot
         self._now_ns = now_ns
         self._gripper = 0.0
+        self._subscriptions: list[PolledSubscription] = []
         self._arrivals: deque[int] = deque(maxlen=WINDOW)
         self.received = 0
         self.on_accepted: Callable[[], None] = lambda: None
-        """Called after each command that was understood, in the receiving thread."""
+        """Called after each command that was understood."""
         self.lateness_ms = Window(WINDOW)
 
     @abstractmethod
@@ -57,6 +61,11 @@ class CommandInput(ABC):
     def forget(self) -> None:
         """Drop what has not been taken, because the arm was put elsewhere."""
 
+    def poll(self) -> None:
+        """Take in what has arrived since the last call."""
+        for subscription in self._subscriptions:
+            subscription.poll()
+
     def rate_hz(self) -> float:
         """Return commands per real second."""
         arrivals = tuple(self._arrivals)
@@ -65,9 +74,13 @@ class CommandInput(ABC):
         return (len(arrivals) - 1) / max((arrivals[-1] - arrivals[0]) * 1e-9, 1e-9)
 
     def diagnose(self, report: Report) -> None:
-        """Add counts, rate and lateness (simulated time at arrival minus the command's stamp)."""
+        """Add counts, rate, lateness (simulated time at arrival minus the command's stamp), QoS trouble."""
         report.put(commands_received=self.received, command_rate_hz=self.rate_hz(),
                    **self.lateness_ms.summary('command_lateness_ms'))
+        for subscription in self._subscriptions:
+            mismatch = subscription.find_mismatch()
+            if mismatch:
+                report.add(Level.WARN, mismatch)
 
     def _count(self, stamp_ns: int) -> None:
         self.received += 1
@@ -90,8 +103,7 @@ class CommandInput(ABC):
             except Exception as error:
                 self._node.report_exception(topic, error)
 
-        self._node.create_subscription(
-            message_type, topic, receive, profile, callback_group=self._node.data_group)
+        self._subscriptions.append(PolledSubscription(self._node, message_type, topic, profile, receive))
 
 
 class JointStateInput(CommandInput):
@@ -102,6 +114,8 @@ class JointStateInput(CommandInput):
         super().__init__(node, robot, now_ns)
         self._newest: JointCommand | None = None
         self._still = np.zeros(len(robot.joint_names))
+        self._known: list[str] = []
+        self._order: list[int] = []
         self._listen(JointState, COMMAND_TOPIC, self._accept, profile)
 
     def take(self, now_ns: int) -> JointCommand | None:  # noqa: ARG002
@@ -114,14 +128,25 @@ class JointStateInput(CommandInput):
         self._newest = None
 
     def _accept(self, message: JointState) -> None:
-        self._count(to_ns(message.header.stamp))
+        stamp_ns = to_ns(message.header.stamp)
+        self._count(stamp_ns)
+        if message.name == self._known and len(message.position) == len(message.velocity) == len(self._known):
+            # As the last one that was looked at closely; the servo checks the numbers anyhow.
+            position = np.frombuffer(message.position, dtype=np.float64)
+            velocity = np.frombuffer(message.velocity, dtype=np.float64)
+            self._gripper = self._normalized(position[self._order[-1]])
+            arm = self._order[:-1]
+            self._newest = JointCommand(stamp_ns, position[arm], velocity[arm], self._still, self._gripper)
+            return
+        gripper = self._robot.gripper.joint_name
         wanted = joint_measurement(
-            message, self._robot.joint_names, gripper_joint=self._robot.gripper.joint_name,
+            message, self._robot.joint_names, gripper_joint=gripper,
             gripper_closed=self._normalized, velocity_required=False)
         if wanted.gripper is not None:
             self._gripper = wanted.gripper
-        self._newest = JointCommand(
-            wanted.stamp_ns, wanted.position, wanted.velocity, self._still, self._gripper)
+            self._known = list(message.name)
+            self._order = [self._known.index(name) for name in (*self._robot.joint_names, gripper)]
+        self._newest = JointCommand(stamp_ns, wanted.position, wanted.velocity, self._still, self._gripper)
 
 
 class _SeparateGripper(CommandInput):

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 import threading
 
+SERVE_PERIOD_S = 0.002
+
 
 class LockstepThread:
     """Advances a world by whole steps when asked to, and not otherwise.
 
     :param advance: Makes one step.
-    :param serve: Called before steps and on :meth:`wake`.
+    :param serve: Called before steps and every 2 ms besides; may call :meth:`add`.
     """
 
     def __init__(self, advance: Callable[[], None], serve: Callable[[], None],
@@ -16,7 +18,6 @@ class LockstepThread:
         self._advance, self._serve, self._on_error = advance, serve, on_error
         self._condition = threading.Condition()
         self._credit = 0
-        self._woken = False
         self._ending = False
         self._thread = threading.Thread(target=self._run, name='lockstep', daemon=True)
 
@@ -37,19 +38,13 @@ class LockstepThread:
             self._credit += steps
             self._condition.notify()
 
-    def wake(self) -> None:
-        """Have requests served while time stands still."""
-        with self._condition:
-            self._woken = True
-            self._condition.notify()
-
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._credit or self._woken or self._ending)
+                self._condition.wait_for(lambda: self._credit or self._ending, SERVE_PERIOD_S)
                 if self._ending:
                     return
-                steps, self._credit, self._woken = self._credit, 0, False
+                steps, self._credit = self._credit, 0
             try:
                 self._serve()
                 for _ in range(steps):

@@ -58,7 +58,8 @@ class SimulatorNode(LifecycleBase):
     """
 
     NAME = 'simulator'
-    THREADS = 3
+    THREADS = 2
+    """Transitions, and services with diagnostics; commands are polled by the physics thread."""
     TABLE = ParameterTable(
         Parameter('robot', str, 'panda', 'The arm that is simulated.', choices=('panda',), read_only=True),
         Parameter('task', str, 'pick_place', 'Task of the first episode.', choices=TASKS, read_only=True),
@@ -266,7 +267,8 @@ class SimulatorNode(LifecycleBase):
             snapshot.stamp_ns, snapshot.episode, snapshot.seed, snapshot.zone_xy, snapshot.qpos))
 
     def _serve_requests(self) -> None:
-        """Carry out resets here, because the world belongs to this thread."""
+        """Take commands, and carry out resets: the world belongs to this thread."""
+        self._input.poll()
         while True:
             try:
                 task, seed, answer = self._requests.get_nowait()
@@ -294,8 +296,6 @@ class SimulatorNode(LifecycleBase):
             raise SimulationError(f'the simulator is {self.state_label}, activate it first')
         answer: Future[tuple[Goal, int]] = Future()
         self._requests.put((request.task, int(request.seed), answer))
-        if self._lockstep is not None:
-            self._lockstep.wake()
         goal, episode = answer.result(RESET_TIMEOUT_S)
         response.accepted, response.message = True, ''
         response.instruction, response.episode = goal.instruction, episode

@@ -34,12 +34,15 @@ class Node:
 
     def __init__(self):
         self.active = True
-        self.data_group = None
         self.subscribed = {}
         self.errors = []
 
-    def create_subscription(self, message_type, topic, callback, profile, callback_group):
+    def get_publishers_info_by_topic(self, topic):
+        return []
+
+    def create_subscription(self, message_type, topic, callback, profile, **_):
         self.subscribed[topic] = callback
+        return SimpleNamespace(callback_group=None)
 
     def report_exception(self, where, error):
         self.errors.append(str(error))
@@ -79,6 +82,20 @@ def test_a_command_without_gripper_keeps_the_last_one(wired):
     node.subscribed['joint_command'](joint_state(HOME, names=list(ROBOT.joint_names)))
     command = source.take(NOW)
     assert command.gripper == 1.0 and command.velocity == pytest.approx(0.0)
+
+
+def test_names_that_are_known_are_not_looked_at_again_but_others_are(wired):
+    node, _, source = wired('joint_state')
+    names = [ROBOT.gripper.joint_name, *reversed(ROBOT.joint_names)]
+    for _ in range(3):
+        node.subscribed['joint_command'](joint_state([0.4, *HOME[::-1]], [0.0, *HOME], names))
+        command = source.take(NOW)
+        assert command.position == pytest.approx(HOME) and command.velocity == pytest.approx(HOME[::-1])
+        assert command.gripper == pytest.approx(0.5)
+    node.subscribed['joint_command'](joint_state([*HOME, 0.0], [0.0] * 8))
+    assert source.take(NOW).position == pytest.approx(HOME)
+    node.subscribed['joint_command'](joint_state([*HOME, 0.0], [0.0] * 8, ['elbow', *names[:-1]]))
+    assert source.take(NOW) is None and 'panda_joint1' in node.errors[-1]
 
 
 @pytest.mark.parametrize(('message', 'text'), [
