@@ -12,7 +12,7 @@ from typing import Any
 from .compiler import BuildOptions, Compiler
 from .dimensions import Dimensions, Shapes
 from .errors import EngineError, EngineRefusedError
-from .manifest import EngineKey, Manifest, rebuild_command
+from .manifest import MANIFEST, EngineKey, Manifest, rebuild_command
 from .precision import find_precision
 from .prompts import PROMPTS, answer_prompts, compare_answers, draw_prompts, fits_in_memory
 from .segment_build import SegmentJob, SegmentResult, build_segment, finished_segment
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class BuildRequest:
     """What to build.
 
-    :param checkpoint: Directory of the checkpoint; None takes random weights of Nano's shape.
+    :param checkpoint: Directory of the checkpoint; None takes random weights for ``dimensions``.
     :param checkpoint_hash: Content hash of its weights.
     :param label: Its name and hash, for people.
     :param source: What the user named it by, for the command to rebuild.
@@ -156,16 +156,16 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _pr
             say('kept')
         results[job.tower].append(result)
         peak = max(peak, result.plan.peak_rss_bytes)
-    engines, identical = [], None
+    engines = []
     for tower in request.towers:
         job = next(job for job in jobs if job.tower == tower)
-        manifest, agreed = _finish(request, compiler.version, job, results[tower])
-        identical = agreed if tower == 'language' else identical
-        engines.append((job.directory, manifest))
+        engines.append((job.directory, _finish(request, compiler.version, job, results[tower])))
     plans = [plan for _, manifest in engines for plan in manifest.plans]
     cosines = [float(f['cosine']) for plan in plans for f in plan.fidelity]
+    identical = [m.tokens_identical for _, m in engines if m.tokens_identical is not None]
     return BuildResult(
-        tuple(engines), sum(plan.seconds for plan in plans), peak, min(cosines, default=None), identical)
+        tuple(engines), sum(plan.seconds for plan in plans), peak, min(cosines, default=None),
+        all(identical) if identical else None)
 
 
 def engine_key(request: BuildRequest, version: str, tower: Tower) -> EngineKey:
@@ -196,10 +196,18 @@ def _job(request: BuildRequest, version: str, tower: Tower, index: int) -> Segme
         request.with_vectors, request.check_onnx, request.keep_onnx)
 
 
-def _finish(
-    request: BuildRequest, version: str, job: SegmentJob, results: list[SegmentResult],
-) -> tuple[Manifest, bool | None]:
-    """Write the manifest, with the gate's prompts and answers if the language model fits in memory."""
+def _finish(request: BuildRequest, version: str, job: SegmentJob, results: list[SegmentResult]) -> Manifest:
+    """Write the manifest, with the gate's prompts and answers if the language model fits in memory.
+
+    A manifest of the same plans stays as it is.
+
+    :raises EngineRefusedError: ONNX Runtime answers a prompt with other tokens than torch.
+    """
+    plans = tuple(result.plan for result in results)
+    if (job.directory / MANIFEST).is_file():
+        kept = Manifest.read(job.directory)
+        if kept.plans == plans:
+            return kept
     segments = job.segments()
     prompts: tuple[tuple[int, ...], ...] = ()
     answers: tuple[tuple[int, ...], ...] = ()
@@ -216,11 +224,11 @@ def _finish(
         else:
             notes.append('no stored prompts: the language model is larger than the memory set aside for them')
     manifest = Manifest(
-        engine_key(request, version, job.tower), request.source, request.label, request.segment_bytes,
-        tuple(result.plan for result in results),
-        tuple(name for result in results for name in result.excluded), prompts, answers, notes=tuple(notes))
+        engine_key(request, version, job.tower), request.source, request.label, request.segment_bytes, plans,
+        tuple(name for result in results for name in result.excluded), prompts, answers, identical,
+        notes=tuple(notes))
     manifest.write(job.directory)
-    return manifest, identical
+    return manifest
 
 
 def _run(job: SegmentJob, say: Callable[[str], None], *, isolate: bool) -> SegmentResult:

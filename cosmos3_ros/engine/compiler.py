@@ -104,8 +104,9 @@ class Compiler:
         network = builder.create_network(flags)
         parser = self.trt.OnnxParser(network, self.logger)
         say('parse')
-        if not parser.parse_from_file(str(onnx)):
-            words = '; '.join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        # Bytes that happen to be a protocol buffer parse without an error, to an empty network.
+        if not parser.parse_from_file(str(onnx)) or not network.num_outputs:
+            words = '; '.join(str(parser.get_error(i)) for i in range(parser.num_errors)) or 'it is empty'
             raise EngineError(f'{segment.name}: TensorRT cannot read the graph: {words}')
         config = self._configure(builder, options)
         self._add_profiles(builder, config, network, segment)

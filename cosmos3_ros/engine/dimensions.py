@@ -1,6 +1,6 @@
 """Sizes of the towers as a checkpoint's configs state them, and the shapes that plans are built for."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 import json
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,13 @@ NANO = Dimensions(
     rms_eps=1e-6, rope_theta=5e6, rope_sections=(24, 20, 20), vision_hidden=1152, vision_intermediate=4304,
     vision_layers=27, vision_heads=16, vision_positions=2304, vision_merge=2, deepstack=(8, 16, 24),
     patch_values=1536, latent_values=192, latent_patch=2, action_width=64, domains=32)
+
+# Shapes that can be built without a checkpoint, from random weights: to know time, memory and rounding.
+RANDOM = {
+    'random:nano': NANO,
+    # One layer and one vision block at full width, with few words: small enough to check in float32.
+    'random:nano-layer': replace(NANO, layers=1, vision_layers=1, deepstack=(0,), vocabulary=1024),
+}
 
 
 @dataclass(frozen=True, slots=True)

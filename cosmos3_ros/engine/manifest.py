@@ -81,6 +81,8 @@ class Manifest:
     :param segment_bytes: ``--segment-bytes``: how the tower was cut.
     :param excluded: Matrices that the precision leaves in the compute type.
     :param prompts: Stored prompts (token ids) of the gate; ``answers`` are torch's greedy tokens.
+    :param tokens_identical: Whether ONNX Runtime answered the prompts with torch's tokens, both in
+        float32; None if it was not asked.
     :param executed: Whether a GPU ran these plans and the gate passed there.
     """
 
@@ -92,6 +94,7 @@ class Manifest:
     excluded: tuple[str, ...] = ()
     prompts: tuple[tuple[int, ...], ...] = ()
     answers: tuple[tuple[int, ...], ...] = ()
+    tokens_identical: bool | None = None
     executed: bool = False
     notes: tuple[str, ...] = field(default=())
 
@@ -149,7 +152,8 @@ class Manifest:
         return cls(
             made, str(content['source']), str(content['checkpoint_label']), int(content['segment_bytes']),
             plans, tuple(content['excluded']), tuple(tuple(p) for p in content['prompts']),
-            tuple(tuple(a) for a in content['answers']), bool(content['executed']), tuple(content['notes']))
+            tuple(tuple(a) for a in content['answers']), content['tokens_identical'],
+            bool(content['executed']), tuple(content['notes']))
 
 
 def rebuild_command(source: str, key: EngineKey) -> str:

@@ -94,7 +94,7 @@ def cut_tower(
     ending = dimensions.vocabulary * dimensions.hidden * 2 if tower == 'language' else 0
     # Grouping evenly keeps peak memory even; the last segment carries the logits as well.
     per_segment = max(1, max_bytes // layer)
-    count = -(-(dimensions.layers + -(-ending // layer)) // per_segment)
+    count = min(dimensions.layers, -(-(dimensions.layers + -(-ending // layer)) // per_segment))
     bounds = _even_bounds(dimensions.layers, count, -(-ending // layer))
     make = _language if tower == 'language' else _generation
     return tuple(
@@ -116,7 +116,6 @@ def as_tower(name: str) -> Tower:
 
 def _even_bounds(layers: int, count: int, ending: int) -> list[int]:
     """Cut ``layers`` layers and an ending worth ``ending`` layers into ``count`` similar parts."""
-    count = min(count, layers)
     total = layers + ending
     inner = [min(layers - (count - i), round(total * i / count)) for i in range(1, count)]
     return [0, *inner, layers]

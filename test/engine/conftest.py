@@ -72,6 +72,7 @@ def built(checkpoint, tmp_path_factory):
 def built_fp8(checkpoint, tmp_path_factory):
     """The quantised towers in fp8."""
     request = checkpoint.request(
-        tmp_path_factory.mktemp('fp8'), precision='fp8', towers=('language', 'generation'), check_onnx=False)
+        tmp_path_factory.mktemp('fp8'), precision='fp8', towers=('language', 'generation'), check_onnx=False,
+        prompts=0)
     progress = []
     return Built(request, build(request, progress.append), progress)
