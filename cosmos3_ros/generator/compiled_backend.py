@@ -1,41 +1,133 @@
 """The fast path: the reasoner context once per instruction, then the generation tower alone.
 
-On a CPU it runs eagerly; CUDA graphs come with the GPU backend's own work.
+Resident are the generation tower, one domain's heads and the contexts. On CUDA the layers are compiled
+and the denoising loop is one graph per instruction; on a CPU the same code runs as it stands.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
+import logging
+from time import perf_counter
 from typing import Any
 
-from cosmos3_ros.model.generation_tower import BoundTower, GenerationTower
-from cosmos3_ros.model.reasoner_context import ContextCache, compute_context
+import numpy as np
+from numpy.typing import NDArray
 
+from cosmos3_ros.model.generation_tower import GenerationTower
+from cosmos3_ros.model.patches import to_patches
+from cosmos3_ros.model.reasoner_context import ContextCache, ReasonerContext
+from cosmos3_ros.model.understanding_tower import UnderstandingTower
+from cosmos3_ros.model.weight_source import WeightSource
+from cosmos3_ros.resources import require
+
+from .compiled_loop import CompiledLoop, Kernels
+from .denoise import Request
 from .droid_joint import DOMAIN_ID, ROWS, WIDTH
+from .guidance import Guidance
+from .noise import draw_noise
+from .sampler import Schedule
+
+torch = require('torch', 'model')
+logger = logging.getLogger(__name__)
+
+NOISES_KEPT = 4  # 2.3 MB each at the DROID policy's size
 
 
 class CompiledBackend:
-    """Keeps contexts and, per context and shape, everything that is constant over requests.
+    """Keeps contexts and, per instruction, the loop with everything that is constant over requests.
 
-    :param transformer: ``diffusers.Cosmos3OmniTransformer``.
+    :param source: Where the weights lie.
     :param checkpoint_hash: Names the weights in the contexts' identity.
+    :param float8: Quantise the generation tower; see :class:`GenerationTower`.
+    :param understanding_resident: Keep the understanding tower on the device; see
+        :class:`UnderstandingTower`.
+    :param batched: Both branches of guidance in one pass.
     :param capacity: Instructions kept.
     """
 
     name = 'compiled'
 
-    def __init__(self, transformer: Any, checkpoint_hash: str, capacity: int = 8) -> None:
-        self._tower = GenerationTower(transformer, DOMAIN_ID, WIDTH)
-        self.contexts = ContextCache(
-            lambda ids: compute_context(transformer, ids, checkpoint_hash), capacity)
-        self._bound: OrderedDict[tuple[str, tuple[int, int, int]], BoundTower] = OrderedDict()
+    def __init__(
+        self, source: WeightSource, device: Any, dtype: Any, checkpoint_hash: str, plan: Schedule,
+        guidance: Guidance, *, float8: bool = False, understanding_resident: bool = False,
+        batched: bool = True, capacity: int = 8,
+    ) -> None:
+        self._tower = GenerationTower(source, device, dtype, DOMAIN_ID, WIDTH, float8=float8)
+        self._understanding = UnderstandingTower(
+            source, device, dtype, checkpoint_hash, resident=understanding_resident)
+        self.contexts = ContextCache(self._compute_context, capacity)
+        self._plan, self._guidance, self._batched = plan, guidance, batched
         self._capacity = capacity
+        self._loops: OrderedDict[tuple[str, ...], CompiledLoop] = OrderedDict()
+        self._noises: OrderedDict[tuple[int, ...], tuple[Any, Any]] = OrderedDict()
+        self._kernels = Kernels.of(self._tower.device)
+        self._pool = torch.cuda.graph_pool_handle() if self._tower.device.type == 'cuda' else None
+        self.context_s = 0.0
 
-    def branch(self, token_ids: Any, latent_shape: tuple[int, int, int]) -> BoundTower:
-        """Return the network with the text ``token_ids``, int64 (n,)."""
-        context = self.contexts.get(token_ids)
-        key = (context.identity, latent_shape)
-        if key not in self._bound:
-            self._bound[key] = self._tower.bind(context, latent_shape, ROWS)
-            if len(self._bound) > self._capacity:
-                self._bound.popitem(last=False)
-        self._bound.move_to_end(key)
-        return self._bound[key]
+    def denoise(
+        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
+    ) -> NDArray[np.float32]:
+        """Return the denoised action rows, float32 (33, 8); row 0 is the state.
+
+        :param conditional: Token ids of the instruction's prompt.
+        :param unconditional: Token ids of the empty text.
+        """
+        loop = self._loop(conditional, unconditional, request)
+        with torch.no_grad():
+            vision, action = self._noise(request, loop)
+            loop.clean.copy_(request.clean_latent)
+            loop.noise.copy_(vision)
+            loop.action.copy_(action)
+            loop.action[0].copy_(torch.from_numpy(request.state))
+            if request.prefix is None:
+                loop.prefix_weights.zero_()
+            else:
+                loop.prefix_rows.copy_(torch.from_numpy(request.prefix.rows.copy()))
+                loop.prefix_weights.copy_(torch.from_numpy(request.prefix.weights.copy())[:, None])
+            rows: NDArray[np.float32] = loop.run().cpu().numpy().copy()
+        return rows
+
+    def _loop(
+        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
+    ) -> CompiledLoop:
+        needed = [tuple(conditional)]
+        if any(self._guidance.active(t) for t in self._plan.timesteps):
+            needed.append(tuple(unconditional))
+        contexts = [self.contexts.get(ids) for ids in needed]
+        latent_shape = (request.frames, *request.clean_latent.shape[-2:])
+        key = (*(c.identity for c in contexts), str(latent_shape))
+        if key not in self._loops:
+            loop = CompiledLoop(
+                self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
+                batched=self._batched)
+            if self._pool is not None:
+                loop.capture(self._pool)
+            self._loops[key] = loop
+            if len(self._loops) > self._capacity:
+                self._loops.popitem(last=False)
+        self._loops.move_to_end(key)
+        return self._loops[key]
+
+    def _noise(self, request: Request, loop: CompiledLoop) -> tuple[Any, Any]:
+        _, channels, _, height, width = request.clean_latent.shape
+        key = (request.seed, request.frames, height, width, request.action_width)
+        if key not in self._noises:
+            vision = torch.from_numpy(draw_noise(request.seed, (1, channels, request.frames, height, width)))
+            action = torch.from_numpy(draw_noise(request.seed, (ROWS, request.action_width)))
+            device = self._tower.device
+            self._noises[key] = (
+                to_patches(vision[:, :, 1:].to(device), loop.pack), action[:, :WIDTH].contiguous().to(device))
+            if len(self._noises) > NOISES_KEPT:
+                self._noises.popitem(last=False)
+        self._noises.move_to_end(key)
+        return self._noises[key]
+
+    def _compute_context(self, ids: tuple[int, ...]) -> ReasonerContext:
+        started = perf_counter()
+        context = self._understanding.contexts([ids])[0]
+        if self._tower.device.type == 'cuda':
+            torch.cuda.synchronize(self._tower.device)
+        self.context_s = perf_counter() - started
+        logger.info('reasoner context of %d tokens: %.2f s, %.1f MB', context.length, self.context_s,
+                    context.size_bytes / 1e6)
+        return context

@@ -9,19 +9,21 @@ import numpy as np
 
 from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
 from cosmos3_ros.model.checkpoint import Checkpoint, CheckpointError
-from cosmos3_ros.model.loading import load_tokenizer, load_transformer, load_vae
+from cosmos3_ros.model.loading import check_device, load_tokenizer, load_transformer, load_vae, torch_dtype
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
 from cosmos3_ros.model.prompt_tokens import prompt_tokens
+from cosmos3_ros.model.weight_source import CheckpointWeights
 from cosmos3_ros.resources import require
 
 from . import droid_joint
 from .compiled_backend import CompiledBackend
 from .composed_view import View, compose_view, place_on_canvas
-from .denoise import Request, denoise
+from .denoise import Request
 from .diffusers_backend import DiffusersBackend
 from .guidance import Guidance
 from .option_types import check_types
 from .policy import PolicyError
+from .prefix import Prefix
 from .prompt import PROMPT_VARIANTS, UNCONDITIONAL, build_prompt
 from .sampler import Schedule, schedule
 
@@ -29,7 +31,11 @@ torch = require('torch', 'model')
 logger = logging.getLogger(__name__)
 
 BACKENDS = ('compiled', 'diffusers')
+UNDERSTANDING = ('streamed', 'resident')
+BRANCHES = ('batched', 'sequential')
+FLOAT8 = 'float8'
 VIDEO_COMPRESSION = 4
+TEXTS_KEPT = 64
 
 
 class Cosmos3Policy:
@@ -56,6 +62,7 @@ class Cosmos3Policy:
         self._guidance = guidance
         self._variant = prompt_variant
         self._action_width = action_width
+        self._token_ids: dict[str, tuple[int, ...]] = {}
         self._requests = 0
         self._closed = False
 
@@ -76,8 +83,13 @@ class Cosmos3Policy:
         logger.info('%s on %s answers in %.3f s', self.identity.checkpoint, self.identity.engine,
                     second.latency_s)
 
-    def generate(self, observation: Observation, instruction: str, *, seed: int) -> ActionChunk:
-        """Compute one chunk; see :meth:`policy.Policy.generate`."""
+    def generate(
+        self, observation: Observation, instruction: str, *, seed: int, prefix: Prefix | None = None,
+    ) -> ActionChunk:
+        """Compute one chunk; see :meth:`policy.Policy.generate`.
+
+        :param prefix: What the chunk has to agree with; see :meth:`Prefix.from_chunk`.
+        """
         if self._closed:
             raise PolicyError('policy cosmos3: it is closed')
         started = perf_counter()
@@ -87,10 +99,9 @@ class Cosmos3Policy:
         latent = self._encoder.encode(
             place_on_canvas(picture, self._view), self._view.latent_height, self._view.latent_width)
         frames = self.horizon // VIDEO_COMPRESSION + 1
-        shape = (frames, self._view.latent_height, self._view.latent_width)
-        rows = denoise(
-            self._branch(prompt, shape), self._branch(UNCONDITIONAL, shape),
-            Request(latent, state, frames, self._action_width, seed), self._plan, self._guidance)
+        rows = self._backend.denoise(
+            self._tokens(prompt), self._tokens(UNCONDITIONAL),
+            Request(latent, state, frames, self._action_width, seed, prefix))
         positions, gripper = droid_joint.read_rows(rows)
         self._requests += 1
         return ActionChunk(
@@ -100,9 +111,12 @@ class Cosmos3Policy:
             identity=self.identity, trace_id=f'cosmos3-{observation.stamp_ns}-{self._requests}',
             latency_s=perf_counter() - started)
 
-    def _branch(self, text: str, shape: tuple[int, int, int]) -> Any:
-        return self._backend.branch(
-            torch.tensor(prompt_tokens(self._tokenizer, text), dtype=torch.int64), shape)
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        if text not in self._token_ids:
+            if len(self._token_ids) >= TEXTS_KEPT:
+                self._token_ids.clear()
+            self._token_ids[text] = prompt_tokens(self._tokenizer, text)
+        return self._token_ids[text]
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -126,6 +140,8 @@ def create_cosmos3(
     guidance: float = droid_joint.GUIDANCE,
     guidance_interval: Sequence[float] | None = None,
     prompt_variant: str | None = None,
+    understanding: str = 'streamed',
+    branches: str = 'batched',
     torch_threads: int = 1,
 ) -> Cosmos3Policy:
     """Load a checkpoint and build the policy.
@@ -135,12 +151,16 @@ def create_cosmos3(
     :param backend: ``compiled`` (text once, then the generation tower alone) or ``diffusers``
         (the reference: everything at every step). Chunks agree to 1e-5 rad.
     :param device: ``cpu`` or ``cuda[:n]``.
-    :param dtype: ``float32``, ``bfloat16`` or ``float16``; samples stay float32.
+    :param dtype: ``float32``, ``bfloat16``, ``float16``, or with the backend ``compiled`` ``float8``: the
+        generation tower's matrices in float8, the rest in bfloat16. Samples stay float32.
     :param steps: Denoising steps; the DROID policy is used with 4.
     :param shift: Flow shift of the noise levels.
     :param guidance: Classifier-free guidance scale; 1 is off.
     :param guidance_interval: Timesteps between which guidance is on; None is always.
     :param prompt_variant: One of :data:`prompt.PROMPT_VARIANTS`; None takes the checkpoint's.
+    :param understanding: With ``compiled``: ``streamed`` runs the understanding tower layer by layer for a
+        new instruction and keeps nothing of it; ``resident`` keeps it on the device.
+    :param branches: With ``compiled``: the two branches of guidance ``batched`` or ``sequential``.
     :param torch_threads: CPU threads of torch in this process, 1 by default so that a controller on
         the same machine keeps its core; 0 leaves torch's setting alone.
     :raises PolicyError: A setting or the robot does not fit.
@@ -149,10 +169,16 @@ def create_cosmos3(
     check_types(locals(), {
         'checkpoint': 'text', 'revision': 'text or none', 'contract': 'text or none', 'backend': 'text',
         'device': 'text', 'dtype': 'text', 'steps': 'integer', 'shift': 'number', 'guidance': 'number',
-        'guidance_interval': 'pair or none', 'prompt_variant': 'text or none', 'torch_threads': 'integer'})
+        'guidance_interval': 'pair or none', 'prompt_variant': 'text or none', 'torch_threads': 'integer',
+        'understanding': 'text', 'branches': 'text'})
     joints = droid_joint.check_robot(joint_names)
-    if backend not in BACKENDS:
-        raise PolicyError(f'backend: {backend!r} arrived, one of {", ".join(BACKENDS)} is allowed')
+    for name, value, allowed in (
+            ('backend', backend, BACKENDS), ('understanding', understanding, UNDERSTANDING),
+            ('branches', branches, BRANCHES)):
+        if value not in allowed:
+            raise PolicyError(f'{name}: {value!r} arrived, one of {", ".join(allowed)} is allowed')
+    if dtype == FLOAT8 and backend != 'compiled':
+        raise PolicyError(f'dtype: {FLOAT8} arrived, the backend {backend} has no such form; use compiled')
     if not 0 <= torch_threads <= 256:
         raise PolicyError(f'torch_threads: {torch_threads} arrived, 0 to 256 is allowed')
     interval = None if guidance_interval is None else (guidance_interval[0], guidance_interval[1])
@@ -168,18 +194,39 @@ def create_cosmos3(
             f'prompt_variant: {variant!r} arrived, one of {", ".join(PROMPT_VARIANTS)} is allowed')
     if torch_threads > 0:
         torch.set_num_threads(torch_threads)
-    transformer = load_transformer(opened, device, dtype)
+    made, width = _make_backend(opened, backend, device, dtype, plan, scale, understanding, branches)
+    compiled = backend == 'compiled'
     policy = Cosmos3Policy(
         identity=ModelIdentity(opened.label, f'{backend}/{dtype}/{device}', opened.trained),
-        joint_names=joints,
-        backend=(DiffusersBackend(transformer) if backend == 'diffusers'
-                 else CompiledBackend(transformer, opened.content_hash)),
-        encoder=ObservationEncoder(load_vae(opened, device, dtype)), tokenizer=load_tokenizer(opened),
-        view=View.of(*opened.view), plan=plan, guidance=scale, prompt_variant=variant,
-        action_width=int(transformer.config.action_dim))
+        joint_names=joints, backend=made,
+        encoder=ObservationEncoder(
+            load_vae(opened, 'cpu', _activations(dtype)), device, frame_only=compiled),
+        tokenizer=load_tokenizer(opened), view=View.of(*opened.view), plan=plan, guidance=scale,
+        prompt_variant=variant, action_width=width)
     if not opened.trained:
         logger.warning('checkpoint %s is not trained: its chunks mean nothing', opened.label)
     return policy
+
+
+def _activations(dtype: str) -> str:
+    return 'bfloat16' if dtype == FLOAT8 else dtype
+
+
+def _make_backend(
+    checkpoint: Checkpoint, backend: str, device: str, dtype: str, plan: Schedule, guidance: Guidance,
+    understanding: str, branches: str,
+) -> tuple[Any, int]:
+    """Return the backend and the padded width of an action row."""
+    if backend == 'diffusers':
+        transformer = load_transformer(checkpoint, device, dtype)
+        return DiffusersBackend(transformer, plan, guidance), int(transformer.config.action_dim)
+    precision = torch_dtype(_activations(dtype))
+    check_device(device)
+    source = CheckpointWeights(checkpoint)
+    made = CompiledBackend(
+        source, device, precision, checkpoint.content_hash, plan, guidance, float8=dtype == FLOAT8,
+        understanding_resident=understanding == 'resident', batched=branches == 'batched')
+    return made, int(source.config['action_dim'])
 
 
 __all__ = ['BACKENDS', 'CheckpointError', 'Cosmos3Policy', 'create_cosmos3']

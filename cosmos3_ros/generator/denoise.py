@@ -11,6 +11,7 @@ from cosmos3_ros.resources import require
 from .droid_joint import ROWS, WIDTH
 from .guidance import Guidance
 from .noise import draw_noise
+from .prefix import Prefix, pull_per_step
 from .sampler import Schedule
 
 torch = require('torch', 'model')
@@ -34,6 +35,7 @@ class Request:
     :param state: float32 (8,): the clean first row.
     :param frames: Latent frames, the observation included.
     :param action_width: Padded width of an action row.
+    :param prefix: What the chunk has to agree with, if anything.
     """
 
     clean_latent: Any
@@ -41,6 +43,7 @@ class Request:
     frames: int
     action_width: int
     seed: int
+    prefix: Prefix | None = None
 
 
 def first_sample(request: Request) -> tuple[Any, Any]:
@@ -72,6 +75,7 @@ def _denoise(
 ) -> NDArray[np.float32]:
     vision0, action0 = first_sample(request)
     vision, action = vision0, action0
+    pulls = pull_per_step(plan)
     seen: list[tuple[Any, Any]] = []
     for step, timestep in enumerate(plan.timesteps):
         more = step + 1 < plan.steps  # the last video is not decoded, so not computed
@@ -83,6 +87,8 @@ def _denoise(
         v_vision[:, :, 0] = 0.0
         v_action[0] = 0.0
         v_action[:, WIDTH:] = 0.0
+        if request.prefix is not None:
+            v_action = _steer(v_action, action, request.prefix, float(plan.sigmas[step]), pulls[step])
         seen.append((v_vision, v_action))
         weights = [float(c) for c in plan.coefficients[step, :step + 1]]
         action = _combine(action0, [v[1] for v in seen], weights)
@@ -90,6 +96,13 @@ def _denoise(
             vision = _combine(vision0, [v[0] for v in seen], weights)
     rows: NDArray[np.float32] = action.cpu().numpy()
     return rows
+
+
+def _steer(velocity: Any, sample: Any, prefix: Prefix, sigma: float, pull: float) -> Any:
+    weights = torch.from_numpy(prefix.weights.copy()).to(sample)[:, None]
+    rows = torch.nn.functional.pad(
+        torch.from_numpy(prefix.rows.copy()).to(sample), (0, sample.shape[1] - prefix.rows.shape[1]))
+    return velocity - pull * weights * (rows - (sample - sigma * velocity))
 
 
 def _combine(start: Any, velocities: list[Any], weights: list[float]) -> Any:

@@ -1,11 +1,18 @@
 """The reference: every step through ``diffusers.Cosmos3OmniTransformer.forward``, text and all."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cosmos3_ros.model.sequence_pack import SequencePack
 from cosmos3_ros.resources import require
 
+from .denoise import Request, denoise
 from .droid_joint import DOMAIN_ID, ROWS
+from .guidance import Guidance
+from .sampler import Schedule
 
 torch = require('torch', 'model')
 
@@ -48,12 +55,18 @@ class DiffusersBackend:
 
     name = 'diffusers'
 
-    def __init__(self, transformer: Any) -> None:
-        self._transformer = transformer
+    def __init__(self, transformer: Any, plan: Schedule, guidance: Guidance) -> None:
+        self._transformer, self._plan, self._guidance = transformer, plan, guidance
 
-    def branch(self, token_ids: Any, latent_shape: tuple[int, int, int]) -> DiffusersBranch:
-        """Return the network with the text ``token_ids``, int64 (n,)."""
-        return DiffusersBranch(self._transformer, token_ids, latent_shape)
+    def denoise(
+        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
+    ) -> NDArray[np.float32]:
+        """Return the denoised action rows, float32 (33, action width); row 0 is the state."""
+        shape = (request.frames, *request.clean_latent.shape[-2:])
+        branches = [
+            DiffusersBranch(self._transformer, torch.tensor(ids, dtype=torch.int64), shape)
+            for ids in (conditional, unconditional)]
+        return denoise(branches[0], branches[1], request, self._plan, self._guidance)
 
 
 def _move(value: Any, device: Any) -> Any:

@@ -16,11 +16,11 @@ def load_transformer(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
     :param dtype: One of :data:`DTYPES`.
     :raises CheckpointError: Unknown dtype or device, or weights that do not fit their config.
     """
-    torch_dtype = _dtype(dtype)
+    precision = torch_dtype(dtype)
     check_device(device)
     require('accelerate', 'model')  # diffusers cannot keep the time embedder in float32 without it
     transformer = _load(
-        require('diffusers', 'model').Cosmos3OmniTransformer, checkpoint, 'transformer', torch_dtype)
+        require('diffusers', 'model').Cosmos3OmniTransformer, checkpoint, 'transformer', precision)
     if not transformer.config.action_gen:
         raise CheckpointError(f'checkpoint {checkpoint.name}: its transformer has no action heads')
     return transformer.to(device)
@@ -31,9 +31,9 @@ def load_vae(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
 
     :raises CheckpointError: As :func:`load_transformer`.
     """
-    torch_dtype = _dtype(dtype)
+    precision = torch_dtype(dtype)
     check_device(device)
-    vae = _load(require('diffusers', 'model').AutoencoderKLWan, checkpoint, 'vae', torch_dtype)
+    vae = _load(require('diffusers', 'model').AutoencoderKLWan, checkpoint, 'vae', precision)
     return vae.to(device)
 
 
@@ -58,7 +58,11 @@ def check_device(device: str) -> None:
         raise CheckpointError(f'device: {device!r} arrived, one of {", ".join(allowed)} is here')
 
 
-def _dtype(name: str) -> Any:
+def torch_dtype(name: str) -> Any:
+    """Return torch's type called ``name``.
+
+    :raises CheckpointError: Not one of :data:`DTYPES`.
+    """
     if name not in DTYPES:
         raise CheckpointError(f'dtype: {name!r} arrived, one of {", ".join(DTYPES)} is allowed')
     return getattr(require('torch', 'model'), name)

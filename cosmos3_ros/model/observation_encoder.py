@@ -1,7 +1,9 @@
 """A picture to the clean first latent frame, by the VAE's encoder.
 
 The encoder is causal: the latent of frame 0 does not depend on later frames, so one frame is
-encoded where the reference encodes 33 (equal bit for bit; facts sheet 0.7, and a test here).
+encoded where the reference encodes 33 (equal bit for bit; facts sheet 0.7, and a test here). Of a
+single frame, a causal convolution sees zeros before it: only the last slice of its kernel counts, and
+with ``frame_only`` the encoder keeps nothing else, a third of the work and of the weights.
 """
 
 from typing import Any
@@ -12,20 +14,60 @@ from numpy.typing import NDArray
 from cosmos3_ros.resources import require
 
 torch = require('torch', 'model')
+functional = require('torch.nn.functional', 'model')
+
+
+class FrameConvolution(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """A causal convolution over time that is only ever given the first frame.
+
+    :param convolution: ``WanCausalConv3d``: pads only the past, with zeros.
+    """
+
+    def __init__(self, convolution: Any) -> None:
+        super().__init__()
+        self.register_buffer('weight', convolution.weight.detach()[:, :, -1].contiguous())
+        self.register_buffer('bias', convolution.bias.detach())
+        self._stride, self._padding = convolution.stride[1:], convolution._padding[2::-2]
+
+    def forward(self, frame: Any, cache: Any = None) -> Any:  # noqa: ARG002 (nothing came before)
+        """Return (1, outputs, 1, H, W) of (1, inputs, 1, H, W)."""
+        return functional.conv2d(
+            frame[:, :, 0], self.weight, self.bias, self._stride, self._padding)[:, :, None]
+
+
+def keep_first_frame(module: Any) -> None:
+    """Replace all causal convolutions of a Wan encoder, in place; convolutions over time alone go."""
+    for name, child in list(module.named_children()):
+        if type(child).__name__ != 'WanCausalConv3d':
+            keep_first_frame(child)
+        elif name == 'time_conv':  # the first frame passes by it
+            delattr(module, name)
+        else:
+            setattr(module, name, FrameConvolution(child))
 
 
 class ObservationEncoder:
-    """Holds the VAE and its per-channel statistics.
+    """Holds the VAE's encoder and its per-channel statistics.
 
-    :param vae: ``diffusers.AutoencoderKLWan``.
+    :param vae: ``diffusers.AutoencoderKLWan``; its decoder is let go.
+    :param device: Where to encode; None where the VAE is.
+    :param frame_only: See the module; agrees with the whole encoder to float32's rounding.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, device: Any = None, *, frame_only: bool = False) -> None:
         self._vae = vae
+        if frame_only:
+            vae.decoder = vae.post_quant_conv = None
+            keep_first_frame(vae.encoder)
+            vae.quant_conv = FrameConvolution(vae.quant_conv)
+        if device is not None:
+            vae.to(device)
+        self._device = torch.device(vae.device if device is None else device)
+        self._dtype = vae.dtype
         shape = (1, -1, 1, 1, 1)
-        self._mean = torch.tensor(vae.config.latents_mean, dtype=vae.dtype, device=vae.device).view(shape)
+        self._mean = torch.tensor(vae.config.latents_mean, dtype=self._dtype, device=self._device).view(shape)
         self._inverse_std = 1.0 / torch.tensor(
-            vae.config.latents_std, dtype=vae.dtype, device=vae.device).view(shape)
+            vae.config.latents_std, dtype=self._dtype, device=self._device).view(shape)
 
     def encode(self, pixels: NDArray[np.float32], latent_height: int, latent_width: int) -> Any:
         """Return float32 latents (1, 48, 1, latent_height, latent_width), normalised.
@@ -34,8 +76,8 @@ class ObservationEncoder:
         :param latent_height: Rows to keep, from the top.
         :param latent_width: Columns to keep, from the left.
         """
-        with torch.inference_mode():
-            frames = torch.from_numpy(pixels)[None, :, None].to(self._vae.device, self._vae.dtype)
+        with torch.no_grad():
+            frames = torch.from_numpy(pixels)[None, :, None].to(self._device, self._dtype)
             raw = self._vae.encode(frames).latent_dist.mode()
             latent = ((raw - self._mean) * self._inverse_std).float()
         return latent[..., :latent_height, :latent_width].contiguous()

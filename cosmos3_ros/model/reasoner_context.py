@@ -15,10 +15,6 @@ from typing import Any
 from cosmos3_ros.resources import require
 
 from .checkpoint import CheckpointError
-from .sequence_pack import SequencePack
-
-torch = require('torch', 'model')
-functional = require('torch.nn.functional', 'model')
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,53 +68,6 @@ def context_identity(checkpoint_hash: str, token_ids: Sequence[int], dtype: str)
     """Return 16 hexadecimal digits that name the context of a text under given weights."""
     text = f'{checkpoint_hash}|{dtype}|{",".join(str(int(i)) for i in token_ids)}'
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def compute_context(transformer: Any, token_ids: Sequence[int], checkpoint_hash: str) -> ReasonerContext:
-    """Run the understanding tower over a text.
-
-    :param transformer: ``diffusers.Cosmos3OmniTransformer``.
-    :param token_ids: As :func:`prompt_tokens.prompt_tokens` returns them.
-    """
-    config, device = transformer.config, transformer.device
-    ids = torch.as_tensor(list(token_ids), dtype=torch.int64, device=device)
-    pack = SequencePack(text_length=len(ids), latent_shape=(1, 1, 1), action_rows=1)
-    keys, values = [], []
-    with torch.inference_mode():
-        hidden = transformer.embed_tokens(ids)
-        cos, sin = rotary(transformer, pack.text_positions.to(device), hidden.dtype)
-        for layer in transformer.layers:
-            attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-            heads, width = (config.num_attention_heads, -1), (config.num_key_value_heads, -1)
-            query = attention.norm_q(attention.to_q(normed).unflatten(-1, heads))
-            key = attention.norm_k(attention.to_k(normed).unflatten(-1, width))
-            value = attention.to_v(normed).unflatten(-1, width)
-            # Edge normalises the keys once more for the generation tower, and only for it.
-            extra = attention.k_norm_und_for_gen
-            keys.append(rotate(key if extra is None else extra(key), cos, sin))
-            values.append(value)
-            mixed = functional.scaled_dot_product_attention(
-                *(t[None].transpose(1, 2) for t in (rotate(query, cos, sin), rotate(key, cos, sin), value)),
-                is_causal=True, enable_gqa=True)
-            hidden = hidden + attention.to_out(mixed.transpose(1, 2)[0].flatten(-2))
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    return ReasonerContext(
-        tuple(keys), tuple(values),
-        context_identity(checkpoint_hash, [int(i) for i in ids], str(transformer.dtype)))
-
-
-def rotary(transformer: Any, positions: Any, dtype: Any) -> tuple[Any, Any]:
-    """Return cosines and sines, (tokens, 1, head width), of float32 positions (3, tokens)."""
-    cos, sin = transformer.rotary_emb(
-        position_ids=positions.unsqueeze(1), device=positions.device, dtype=dtype)
-    return cos.squeeze(0).unsqueeze(1), sin.squeeze(0).unsqueeze(1)
-
-
-def rotate(states: Any, cos: Any, sin: Any) -> Any:
-    """Apply rotary positions to (tokens, heads, width)."""
-    half = states.shape[-1] // 2
-    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
-    return states * cos + turned * sin
 
 
 class ContextCache:

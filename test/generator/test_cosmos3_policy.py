@@ -148,12 +148,15 @@ def test_instructions_are_remembered_and_do_not_leak(policies, droid_observation
     for i in range(12):  # more than are kept
         policy.generate(droid_observation, f'task {i}', seed=0)
     assert (policy.generate(droid_observation, 'one', seed=0).positions == first).all()
-    assert len(policy._backend._bound) <= 8
+    assert len(policy._backend._loops) <= 8
 
 
 @pytest.mark.parametrize('change, error, message', [
     ({'joint_names': JOINTS[:6]}, PolicyError, 'its arm has the 6 joints'),
     ({'backend': 'magic'}, PolicyError, "backend: 'magic' arrived, one of compiled, diffusers"),
+    ({'understanding': 'gone'}, PolicyError, "understanding: 'gone' arrived, one of streamed, resident"),
+    ({'branches': 'two'}, PolicyError, "branches: 'two' arrived, one of batched, sequential"),
+    ({'dtype': 'float8', 'backend': 'diffusers'}, PolicyError, 'the backend diffusers has no such form'),
     ({'steps': 0}, PolicyError, 'steps: 0'),
     ({'steps': 'four'}, PolicyError, "steps: 'four' arrived, a whole number"),
     ({'steps': 4.0}, PolicyError, 'steps: 4.0 arrived, a whole number'),

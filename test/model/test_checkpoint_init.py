@@ -63,8 +63,10 @@ def test_the_reasoner_is_the_understanding_tower(micro_directory, transformer):
     ids = torch.arange(11)
     with torch.inference_mode():
         expected = reasoner.model.language_model(input_ids=ids[None]).last_hidden_state[0]
-        from cosmos3_ros.model.reasoner_context import compute_context
-        context = compute_context(transformer, ids.tolist(), 'x')
+        from cosmos3_ros.model.understanding_tower import UnderstandingTower
+        from cosmos3_ros.model.weight_source import ModuleWeights
+        context = UnderstandingTower(
+            ModuleWeights(transformer), 'cpu', torch.float32, 'x').contexts([ids.tolist()])[0]
         cache = reasoner.model.language_model(input_ids=ids[None], use_cache=True).past_key_values
     assert expected.shape == (11, 32)
     for i, (key, value) in enumerate(zip(context.keys, context.values, strict=True)):

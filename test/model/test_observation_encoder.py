@@ -55,3 +55,13 @@ def test_equals_the_pipelines_normalised_latents(pipeline, pixels):
         theirs = pipeline._encode_video(torch.from_numpy(pixels)[None, :, None])
     assert torch.equal(theirs, encoder.encode(pixels, 4, 4))
     assert torch.equal(theirs[..., :3, :2], encoder.encode(pixels, 3, 2))
+
+
+def test_an_encoder_of_first_frames_only_agrees_and_is_smaller(micro, vae, pixels):
+    small = load_vae(micro, 'cpu', 'float32')
+    size = sum(p.numel() for p in small.parameters())
+    encoder = ObservationEncoder(small, 'cpu', frame_only=True)
+    left = sum(t.numel() for t in (*small.parameters(), *small.buffers()))
+    assert left < size / 3
+    difference = encoder.encode(pixels, 4, 4) - ObservationEncoder(vae).encode(pixels, 4, 4)
+    assert 0 <= difference.abs().max() <= 2e-6

@@ -9,10 +9,16 @@ from cosmos3_ros.model.checkpoint import CheckpointError
 from cosmos3_ros.model.reasoner_context import (
     ContextCache,
     ReasonerContext,
-    compute_context,
     context_identity,
 )
 from cosmos3_ros.model.sequence_pack import SequencePack
+from cosmos3_ros.model.understanding_tower import UnderstandingTower
+from cosmos3_ros.model.weight_source import CheckpointWeights, ModuleWeights
+
+
+def compute_context(transformer, ids, weights, **options):
+    tower = UnderstandingTower(ModuleWeights(transformer), 'cpu', torch.float32, weights, **options)
+    return tower.contexts([ids])[0]
 
 
 def full_forward_keys_and_values(monkeypatch, transformer, ids, seed):
@@ -45,6 +51,22 @@ def test_equals_the_decoder_stack_bit_for_bit(monkeypatch, transformer, seed):
     assert len(seen) == len(context.keys) == 2
     for (key, value), ours_key, ours_value in zip(seen, context.keys, context.values, strict=True):
         assert torch.equal(key, ours_key) and torch.equal(value, ours_value)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(
+        (*one.keys, *one.values), (*other.keys, *other.values), strict=True))
+
+
+def test_streamed_from_files_or_kept_is_the_same(micro, transformer):
+    ids = [5, 6, 7, 250]
+    want = compute_context(transformer, ids, 'w')
+    source = CheckpointWeights(micro)
+    for resident in (False, True):
+        tower = UnderstandingTower(source, 'cpu', torch.float32, 'w', resident=resident)
+        together = tower.contexts([[1, 2], ids])
+        assert same(together[1], want) and together[1].identity == want.identity
+        assert same(tower.contexts([ids])[0], want)
 
 
 def test_size(transformer):

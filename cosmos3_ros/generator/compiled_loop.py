@@ -1,0 +1,226 @@
+"""All denoising steps of one instruction and shape as one program, on CUDA as one graph.
+
+Samples live as patches in float32, so nothing is rearranged between steps. What a request brings is
+copied into fixed buffers; what an instruction brings (contexts, positions) is constant. On a CPU the
+same code runs without compilation and graphs.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, prepare_attention
+from cosmos3_ros.model.layer_math import rotary_table
+from cosmos3_ros.model.patches import to_patches
+from cosmos3_ros.model.reasoner_context import ReasonerContext
+from cosmos3_ros.model.sequence_pack import SequencePack
+from cosmos3_ros.resources import require
+
+from .droid_joint import ROWS, WIDTH
+from .guidance import Guidance
+from .prefix import pull_per_step
+from .sampler import Schedule
+
+torch = require('torch', 'model')
+functional = require('torch.nn.functional', 'model')
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernels:
+    """The two halves of a layer around its attention, compiled or not."""
+
+    prepare: Callable[..., Any]
+    finish: Callable[..., Any]
+
+    @classmethod
+    def of(cls, device: Any) -> 'Kernels':
+        """Return functions for a device: compiled on CUDA, plain elsewhere."""
+        if device.type != 'cuda':
+            return cls(prepare_attention, finish_layer)
+        # Shapes of one policy are few and fixed: one kernel each.
+        return cls(*(torch.compile(f, dynamic=False) for f in (prepare_attention, finish_layer)))
+
+
+class _Branch:
+    """What one text adds: its context, the rotary table, room for keys and values of one layer."""
+
+    def __init__(self, tower: GenerationTower, context: ReasonerContext, pack: SequencePack) -> None:
+        shape, device, dtype = tower.shape, tower.device, tower.dtype
+        generated = pack.generated_tokens
+        self.table = rotary_table(shape, pack.generated_positions, device, dtype)
+        self.context_keys = torch.stack([k.to(device, dtype) for k in context.keys])
+        self.context_values = torch.stack([v.to(device, dtype) for v in context.values])
+        room = (generated + context.length, shape.kv_heads, shape.head_dim)
+        self.keys = torch.zeros(room, device=device, dtype=dtype)
+        self.values = torch.zeros(room, device=device, dtype=dtype)
+        self.text_keys, self.text_values = self.keys[:context.length], self.values[:context.length]
+        self.own_keys, self.own_values = self.keys[context.length:], self.values[context.length:]
+
+    def load(self, layer: int) -> None:
+        """Put the text's keys and values of a layer in place."""
+        self.text_keys.copy_(self.context_keys[layer])
+        self.text_values.copy_(self.context_values[layer])
+
+    def attend(self, query: Any) -> Any:
+        """Return (tokens, heads * width)."""
+        mixed = functional.scaled_dot_product_attention(
+            query.transpose(0, 1)[None], self.keys.transpose(0, 1)[None],
+            self.values.transpose(0, 1)[None], enable_gqa=True)
+        return mixed[0].transpose(0, 1).flatten(1)
+
+
+class CompiledLoop:
+    """Denoises requests of one instruction.
+
+    :param contexts: The instruction's, then the empty text's unless guidance is off.
+    :param latent_shape: Frames, height, width of the latents.
+    :param batched: Both branches through the matrices together; otherwise one after the other.
+    """
+
+    def __init__(
+        self, tower: GenerationTower, kernels: Kernels, contexts: list[ReasonerContext],
+        latent_shape: tuple[int, int, int], plan: Schedule, guidance: Guidance, *, batched: bool,
+    ) -> None:
+        self._tower, self._kernels, self._plan, self._guidance = tower, kernels, plan, guidance
+        self._batched = batched
+        shape, device = tower.shape, tower.device
+        packs = [
+            SequencePack(text_length=c.length, latent_shape=latent_shape, action_rows=ROWS, patch=shape.patch,
+                         margin=shape.margin, base_fps=shape.base_fps) for c in contexts]
+        self.pack = packs[0]
+        with torch.no_grad():
+            self._branches = [_Branch(tower, c, p) for c, p in zip(contexts, packs, strict=True)]
+            self._time = tower.time_embeddings(plan.timesteps)
+            self._tables = {
+                1: self._branches[0].table,
+                len(contexts): tuple(torch.cat([b.table[i] for b in self._branches]) for i in (0, 1))}
+            # Ones where a patch holds latents of noisy frames: padding at odd edges stays zero.
+            frame = torch.ones((1, shape.channels, 1, *latent_shape[1:]), device=device)
+            self._mask = to_patches(frame, self.pack).repeat(latent_shape[0] - 1, 1)
+        self._coefficients = [[float(c) for c in row] for row in plan.coefficients]
+        self._pulls = pull_per_step(plan)
+
+        def buffer(*size: int) -> Any:
+            return torch.zeros(size, device=device)
+
+        self.clean = buffer(1, shape.channels, 1, *latent_shape[1:])
+        self.noise = buffer(*self._mask.shape)
+        self.action = buffer(ROWS, WIDTH)
+        self.prefix_rows, self.prefix_weights = buffer(ROWS, WIDTH), buffer(ROWS, 1)
+        self._result = buffer(ROWS, WIDTH)
+        self._graph: Any = None
+
+    def run(self) -> Any:
+        """Denoise what the buffers hold; return rows (33, 8), overwritten by the next run."""
+        with torch.no_grad():
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._result.copy_(self._denoise())
+        return self._result
+
+    def capture(self, pool: Any) -> None:
+        """Record the loop as a CUDA graph.
+
+        :param pool: Memory shared by all graphs of a policy: only one runs at a time.
+        """
+        stream = torch.cuda.Stream(self._tower.device)
+        stream.wait_stream(torch.cuda.current_stream(self._tower.device))
+        with torch.no_grad(), torch.cuda.stream(stream), _compiler_limits():
+            self._result.copy_(self._denoise())  # compiles, and makes the libraries' plans
+        torch.cuda.current_stream(self._tower.device).wait_stream(stream)
+        torch.cuda.synchronize(self._tower.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph, pool=pool):
+            self._result.copy_(self._denoise())
+        self._graph = graph
+
+    def _denoise(self) -> Any:
+        first = self._tower.embed_vision(to_patches(self.clean, self.pack))  # clean: the same in all steps
+        vision, action = self.noise, self.action
+        v_visions: list[Any] = []
+        v_actions: list[Any] = []
+        for step, timestep in enumerate(self._plan.timesteps):
+            more = step + 1 < self._plan.steps  # the last video is not decoded, so not computed
+            v_vision, v_action = self._velocity(first, vision, action, step, timestep, more)
+            # Real-time chunking: weights of zero leave the velocity as it is.
+            clean = action - float(self._plan.sigmas[step]) * v_action
+            v_action = v_action - self._pulls[step] * self.prefix_weights * (self.prefix_rows - clean)
+            v_actions.append(v_action)
+            action = _combine(self.action, v_actions, self._coefficients[step])
+            if more:
+                v_visions.append(v_vision)
+                vision = _combine(self.noise, v_visions, self._coefficients[step])
+        return action
+
+    def _velocity(
+        self, first: Any, vision: Any, action: Any, step: int, timestep: int, more: bool,
+    ) -> tuple[Any, Any]:
+        tower, time = self._tower, self._time[step]
+        rows = tower.embed_action(action)
+        hidden = torch.cat([first, tower.embed_vision(vision) + time, rows[:1], rows[1:] + time])
+        guided = self._guidance.active(timestep)
+        branches = self._branches if guided else self._branches[:1]
+        if self._batched:
+            states = self._run_layers(hidden, branches, more)
+        else:
+            states = [self._run_layers(hidden, [b], more)[0] for b in branches]
+        v_visions, v_actions = zip(*(self._read(s, more) for s in states), strict=True)
+        if not guided:
+            return v_visions[0], v_actions[0]
+        combine = self._guidance.combine
+        return (combine(*v_visions) if more else None), combine(*v_actions)
+
+    def _read(self, states: Any, more: bool) -> tuple[Any, Any]:
+        tower, pack = self._tower, self.pack
+        answers = tower.read_action(states[-(ROWS - 1):])
+        v_action = functional.pad(answers, (0, 0, 1, 0))  # row 0 is clean
+        if not more:
+            return None, v_action
+        return tower.read_vision(states[pack.patches_per_frame:pack.vision_tokens]) * self._mask, v_action
+
+    def _run_layers(self, hidden: Any, branches: list[_Branch], more: bool) -> list[Any]:
+        tower, shape = self._tower, self._tower.shape
+        count, tokens = len(branches), len(hidden)
+        table = branches[0].table if count == 1 else self._tables[count]
+        hidden = hidden.repeat(count, 1)
+        last = shape.layers - 1
+        with _attention_order(tower.device):
+            for i, layer in enumerate(tower.layers):
+                for branch in branches:
+                    branch.load(i)
+                query = self._kernels.prepare(
+                    hidden, table, layer, shape, [b.own_keys for b in branches],
+                    [b.own_values for b in branches])
+                # Of the last layer of the last step, only the action rows are asked for.
+                keep = tokens if more or i < last else ROWS - 1
+                spans = [slice((j + 1) * tokens - keep, (j + 1) * tokens) for j in range(count)]
+                hidden = self._kernels.finish(
+                    [b.attend(query[s]) for b, s in zip(branches, spans, strict=True)],
+                    [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
+        return list(hidden.chunk(count))
+
+
+def _combine(start: Any, velocities: list[Any], weights: list[float]) -> Any:
+    total = start
+    for velocity, weight in zip(velocities, weights, strict=False):
+        total = total + weight * velocity
+    return total
+
+
+def _attention_order(device: Any) -> AbstractContextManager[None]:
+    if device.type != 'cuda':
+        return nullcontext()
+    attention = require('torch.nn.attention', 'model')
+    order = [attention.SDPBackend.CUDNN_ATTENTION, attention.SDPBackend.FLASH_ATTENTION,
+             attention.SDPBackend.EFFICIENT_ATTENTION]
+    context: AbstractContextManager[None] = attention.sdpa_kernel(order, set_priority=True)
+    return context
+
+
+def _compiler_limits() -> AbstractContextManager[None]:
+    # Each combination of branches and kept tokens is a shape of its own: at most 8 per function.
+    context: AbstractContextManager[None] = require('torch._dynamo', 'model').config.patch(
+        recompile_limit=32)
+    return context
