@@ -20,6 +20,10 @@ JOIN_TIMEOUT_S = 2.0
 NOT_READY_SLEEP_S = 0.005
 
 
+def _nothing() -> None:
+    """There is nothing to poll."""
+
+
 class ControlLoop:
     """Calls ``tick(sample_time_ns)`` once per grid point of the node's clock.
 
@@ -33,6 +37,8 @@ class ControlLoop:
     :param on_jump: Called with the nanoseconds by which the node's clock jumped.
     :param on_error: Called with what ``tick`` raised.
     :param logger: The node's logger.
+    :param poll: Called before every decision whether to tick, to take in what has arrived; it runs while
+        the clock is not ready or stands still, too. Must not raise.
     :param priority: SCHED_FIFO priority 1..99, or 0 for the normal scheduler.
     :param cpus: Processors to run on; empty for any.
     """
@@ -47,6 +53,7 @@ class ControlLoop:
         on_jump: Callable[[int], None],
         on_error: Callable[[Exception], None],
         logger: Any,
+        poll: Callable[[], None] | None = None,
         priority: int = 0,
         cpus: tuple[int, ...] = (),
     ) -> None:
@@ -57,6 +64,7 @@ class ControlLoop:
         self._on_jump = on_jump
         self._on_error = on_error
         self._logger = logger
+        self._poll = poll or _nothing
         self._priority = priority
         self._cpus = cpus
         self._stopping = threading.Event()
@@ -125,13 +133,16 @@ class ControlLoop:
                 gc.enable()
 
     def _loop(self) -> None:
-        clock, period = self._clock, self._period_ns
+        clock, period, poll = self._clock, self._period_ns, self._poll
+        poll()
         while not clock.ready:
             if self._stopping.wait(NOT_READY_SLEEP_S):
                 return
+            poll()
         target = (clock.now_ns(time.monotonic_ns()) // period + 1) * period
         awake_at = time.monotonic_ns()
         while not self._stopping.is_set():
+            poll()
             jump = clock.take_jump()
             if jump:
                 self._on_jump(jump)

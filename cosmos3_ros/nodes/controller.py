@@ -5,8 +5,6 @@ import sys
 import time
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64
@@ -37,7 +35,8 @@ from .messages import (
     other_joints,
 )
 from .parameters import Parameter, ParameterTable
-from .qos import qos_parameters, qos_profile
+from .polled_subscription import PolledSubscription
+from .qos import make_profile, qos_parameters, qos_profile
 from .run import run_node
 
 # How long to watch for another controller before this one may command: discovery on one host takes
@@ -49,9 +48,12 @@ BRAKE_WAIT_S = 1.5
 BRAKE_POLL_S = 0.005
 # Until the first joint state has come there is nothing to start from; this often it is tried again.
 BEGIN_RETRY_S = 0.05
+NO_CLOCK = 'use_sim_time is set and no /clock has arrived'
 STOPPED_BEFORE = 'a stop is latched from before, call ~/reset'
 # The interpreter's default of 5 ms would let a callback hold the control thread for that long.
 SWITCH_INTERVAL_S = 0.0005
+# A simulator that catches up after a stall sends /clock in a burst; dropped ones would look like a jump.
+CLOCK_DEPTH = 100
 MOVING = (ControllerMode.RUNNING, ControllerMode.STOPPING)
 
 
@@ -68,7 +70,8 @@ class ControllerNode(LifecycleBase):
     """
 
     NAME = 'controller'
-    THREADS = 4
+    THREADS = 1
+    """What is frequent is polled by the control thread; see ``polled_subscription``."""
     TABLE = ParameterTable(
         Parameter('robot', str, 'panda', 'Robot, a shipped name or a YAML file.', read_only=True),
         Parameter('profile', str, 'commissioning', 'Profile that scales the limits.', read_only=True),
@@ -117,18 +120,12 @@ class ControllerNode(LifecycleBase):
         self._refuse_twin()
         self._control_clock = self._make_clock()
         self._controller = Controller(self._robot, self._config(values))
+        self._polled: tuple[PolledSubscription, ...] = ()
         self._stop_held = False
         self._waiting = ''
         self._conflict = ''
-        chunk_group, clock_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
-        if isinstance(self._control_clock, DisciplinedClock):
-            self.create_subscription(
-                ClockMessage, '/clock', self._on_clock, QoSProfile(depth=10), callback_group=clock_group)
-        self._subscribe(JointState, 'joint_states', self._on_joints, self.data_group)
-        self._subscribe(Bool, 'stop', self._on_stop_topic, clock_group)
-        self._subscribe(Float64, 'speed_scale', self._on_speed_scale, self.data_group)
-        # On its own: admitting a chunk may take 30 ms, and joint states must not wait for it.
-        self._subscribe(msg.ActionChunk, 'action_chunk', self._on_chunk, chunk_group)
+        self.create_subscription(
+            msg.ActionChunk, 'action_chunk', self._on_chunk, qos_profile(values, 'action_chunk'))
         self._state = self.create_publisher(
             msg.ControllerState, 'controller_state', qos_profile(values, 'controller_state'))
         for name in ('arm', 'disarm', 'stop', 'reset'):
@@ -138,9 +135,8 @@ class ControllerNode(LifecycleBase):
             1.0 / values['state_rate_hz'], self._publish_state, callback_group=self.service_group,
             clock=self.steady_clock)
 
-    def _subscribe(self, message_type: Any, topic: str, callback: Any, group: Any) -> None:
-        self.create_subscription(
-            message_type, topic, callback, qos_profile(self.values, topic), callback_group=group)
+    def _poll_subscription(self, message_type: Any, topic: str, callback: Any) -> PolledSubscription:
+        return PolledSubscription(self, message_type, topic, qos_profile(self.values, topic), callback)
 
     def _make_clock(self) -> SystemClock | DisciplinedClock:
         jump_ns = int(self.values['clock_jump_s'] * 1e9)
@@ -170,11 +166,21 @@ class ControllerNode(LifecycleBase):
         assert controller is not None
         self._refuse_commander()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        # A fresh clock: while inactive nobody watched it, and what it missed is no jump.
+        self._control_clock = self._make_clock()
+        self._polled = (
+            self._poll_subscription(JointState, 'joint_states', self._on_joints),
+            self._poll_subscription(Bool, 'stop', self._on_stop_topic),
+            self._poll_subscription(Float64, 'speed_scale', self._on_speed_scale))
+        if isinstance(self._control_clock, DisciplinedClock):
+            clock = PolledSubscription(
+                self, ClockMessage, '/clock', make_profile('best_effort', CLOCK_DEPTH), self._on_clock)
+            self._polled = (clock, *self._polled)
         self._output = self._make_output(controller)
         cpus = tuple(cpu for cpu in values['cpu_affinity'] if cpu >= 0)
         self._loop = ControlLoop(
             self._control_clock, round(1e9 / values['rate_hz']), self._tick, on_overrun=self._on_overrun,
-            on_jump=self._on_jump, on_error=self._on_tick_error, logger=self.get_logger(),
+            on_jump=self._on_jump, on_error=self._on_tick_error, logger=self.get_logger(), poll=self._poll,
             priority=values['rt_priority'], cpus=cpus)
         self._loop.start()
         self.get_logger().warning(
@@ -191,16 +197,13 @@ class ControllerNode(LifecycleBase):
         values, robot = self.values, self._robot
         profile = qos_profile(values, 'joint_command')
 
-        def offset_ns() -> int:
-            return self._control_clock.offset_ns
-
         if values['command_interface'] == 'joint_trajectory':
             return TrajectoryOutput(
-                self, robot, profile, offset_ns, preview=controller.preview,
+                self, robot, profile, self._offset_ns, preview=controller.preview,
                 period_ns=round(values['trajectory_period_s'] * 1e9),
                 spacing_ns=round(values['trajectory_spacing_s'] * 1e9), points=values['trajectory_points'])
         kind = JointStateOutput if values['command_interface'] == 'joint_state' else Float64Output
-        return kind(self, robot, profile, offset_ns)
+        return kind(self, robot, profile, self._offset_ns)
 
     def stop(self) -> None:
         """Brake, wait for standstill, end the control thread."""
@@ -266,7 +269,17 @@ class ControllerNode(LifecycleBase):
     # The control thread ---------------------------------------------------------------------
 
     def _control_ns(self) -> int:
+        if self._loop is None:
+            return self.now_ns()
         return self._control_clock.now_ns(time.monotonic_ns())
+
+    def _offset_ns(self) -> int:
+        """Control time minus the node's clock; they are the same while nothing runs."""
+        return 0 if self._loop is None else self._control_clock.offset_ns
+
+    def _poll(self) -> None:
+        for subscription in self._polled:
+            subscription.poll()
 
     def _sample_ns(self) -> int:
         """Return the time of the newest sample. A mode begins there: the loop may be some ms behind now,
@@ -317,16 +330,15 @@ class ControllerNode(LifecycleBase):
     def _on_joints(self, message: JointState) -> None:
         robot, controller = self._robot, self._controller
         self.counters.add('joint_states')
-        if controller is None:
+        if controller is None or not self._control_clock.ready:
             return
         try:
             measurement = joint_measurement(
                 message, robot.joint_names, gripper_joint=robot.gripper.joint_name,
-                gripper_closed=robot.gripper.to_normalized, offset_ns=self._control_clock.offset_ns)
+                gripper_closed=robot.gripper.to_normalized, offset_ns=self._offset_ns())
         except NonFiniteError as error:
             self.counters.add('joint_states_invalid')
-            if self.active:
-                controller.stop(StopReason.INVALID_STATE, str(error), self._control_ns())
+            controller.stop(StopReason.INVALID_STATE, str(error), self._control_ns())
             raise
         controller.measure(measurement, self._control_ns())
         if self.counters['joint_states'] == 1:
@@ -340,7 +352,7 @@ class ControllerNode(LifecycleBase):
         if controller is None or not self.active:
             return
         self.counters.add('chunks')
-        chunk = chunk_from_message(message, offset_ns=self._control_clock.offset_ns)
+        chunk = chunk_from_message(message, offset_ns=self._offset_ns())
         now_ns = self._control_ns()
         controller.record_latency((now_ns - chunk.stamp_ns) * 1e-9)
         verdict = controller.submit(chunk, now_ns)
@@ -371,6 +383,8 @@ class ControllerNode(LifecycleBase):
         """Refuse what an inactive node or a held stop topic does not allow."""
         if not self.active or self._controller is None:
             response.message = f'the controller is {self.state_label}; activate it first'
+        elif not self._control_clock.ready:
+            response.message = NO_CLOCK
         elif self._stop_held:
             response.message = 'the stop topic is true; publish false on it first'
         elif self._conflict:
@@ -413,6 +427,9 @@ class ControllerNode(LifecycleBase):
         controller = self._controller
         if controller is None:
             return
+        if not self._control_clock.ready:
+            self._waiting = NO_CLOCK
+            return
         done = controller.mode is not ControllerMode.INACTIVE
         arming = self.values['arm_on_activate'] and not self._stop_held
         if not done:
@@ -436,7 +453,7 @@ class ControllerNode(LifecycleBase):
         if controller is None:
             return
         state = controller.state(self._control_ns())
-        self._state.publish(controller_state_to_message(state, offset_ns=self._control_clock.offset_ns))
+        self._state.publish(controller_state_to_message(state, offset_ns=self._offset_ns()))
         stopped = state.mode in (ControllerMode.STOPPING, ControllerMode.STOPPED)
         self.logs.edge('stop', stopped and state.stop_reason is not StopReason.NONE,
                        f'stop: {state.stop_reason.name}: {state.stop_detail}', 'the stop was reset')
@@ -455,14 +472,16 @@ class ControllerNode(LifecycleBase):
                        clock_steps=loop.clock_steps, real_time=loop.real_time,
                        **loop.lateness_us.summary('lateness_us'),
                        **loop.tick_us.summary('tick_us'))
-            if not self._control_clock.ready:
-                report.add(Level.WARN, 'use_sim_time is set and no /clock has arrived')
         if output is not None:
             report.put(commands_sent=output.sent, **output.publish_us.summary('publish_us'))
         if state.stop_reason is not StopReason.NONE:
             report.add(Level.ERROR, f'{state.mode.name}: {state.stop_reason.name}: {state.stop_detail}')
         if self._conflict:
             report.add(Level.ERROR, self._conflict)
+        for subscription in self._polled if self.active else ():
+            mismatch = subscription.find_mismatch()
+            if mismatch:
+                report.add(Level.ERROR, mismatch)
         if self.active and self._waiting:
             report.add(Level.WARN, self._waiting)
 

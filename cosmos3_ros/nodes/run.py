@@ -11,11 +11,14 @@ from types import FrameType
 import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from .base import BASE_TABLE, LifecycleBase
 from .parameters import ParameterError
+
+RCLError = rclpy_implementation.RCLError
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -70,8 +73,10 @@ def _spin(
             executor.spin_until_future_complete(until, limit_s)
         except ExternalShutdownException:
             return
-        except InvalidHandle:
-            # A transition destroyed an entity while the executor was collecting what to wait for.
+        except (InvalidHandle, RCLError):
+            # A transition destroyed an entity while the executor was collecting what to wait for (an
+            # action server then raises the plainer error).
+            node.counters.add('executor_races')
             continue
         except Exception as error:
             node.report_exception('executor', error)

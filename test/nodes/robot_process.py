@@ -39,7 +39,8 @@ class RobotProcess(Node):
 
     def tick(self) -> None:
         now_ns = SIM_START_NS + time.monotonic_ns() - self.begin_ns if self.sim_time else time.time_ns()
-        message = JointState(name=self.names, position=self.position.tolist(), velocity=self.velocity.tolist())
+        message = JointState(
+            name=self.names, position=self.position.tolist(), velocity=self.velocity.tolist())
         message.header.stamp = to_time(now_ns)
         if self.sim_time:
             self.clock.publish(Clock(clock=message.header.stamp))

@@ -10,9 +10,12 @@ import rclpy
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+
+RCLError = rclpy_implementation.RCLError
 
 # Bound of every wait; reached only when something is broken.
 LIMIT_S = 40.0
@@ -36,7 +39,7 @@ class Graph:
         def spin() -> None:
             while self.context.ok() and not executor._is_shutdown:
                 # As in nodes/run.py: an entity may be destroyed while the executor collects them.
-                with suppress(InvalidHandle):
+                with suppress(InvalidHandle, RCLError):
                     executor.spin_once(timeout_sec=0.1)
         thread = threading.Thread(target=spin, daemon=True)
         thread.start()

@@ -13,6 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from cosmos3_ros.contracts import ControllerMode, StopReason
 from cosmos3_ros.nodes.controller import ControllerNode
+from cosmos3_ros.nodes.diagnostics import Report
 from cosmos3_ros.nodes.messages import chunk_to_message
 
 # Everything shares one interpreter here, so the test runs at a fifth of the real rate; the real rate runs
@@ -178,6 +179,7 @@ def test_chunk_of_wrong_shape_or_joints_is_refused_and_reported(graph):
 def test_second_controller_is_refused_and_stays_up(graph):
     bench = Bench(graph)
     second = graph.add(ControllerNode, **SLOW)
+    wait_for(lambda: second.get_node_names().count('controller') == 2, 'the discovery of the first')
     second.trigger_configure()
     assert second.state_label == 'unconfigured'
     assert 'another node /controller' in second.failure
@@ -235,3 +237,33 @@ def test_joint_trajectory_carries_the_plan_ahead(graph):
     assert np.allclose(np.diff(times), 0.02)
     assert all(len(p.positions) == len(p.velocities) == len(p.accelerations) == 7 for p in message.points)
     assert np.allclose(message.points[0].positions, source.position, atol=1e-6)
+
+
+def test_a_stop_publisher_that_cannot_be_heard_is_reported(graph):
+    bench = Bench(graph)
+    graph.client.create_publisher(Bool, 'stop', QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE))
+
+    def reported() -> bool:
+        report = Report()
+        bench.node.diagnose(report)
+        return any('stop: what client publishes cannot be heard' in text for text in report.messages)
+
+    wait_for(reported, 'the mismatch in /diagnostics')
+
+
+def test_polled_inputs_do_not_wake_the_executor(graph):
+    """Guards the reason for polled_subscription.py: the executor must not collect its entities per message."""
+    bench = Bench(graph)
+    executor = bench.node.executor
+    rounds = []
+    collect = executor.get_nodes
+
+    def count() -> list[object]:
+        rounds.append(None)
+        return collect()
+
+    executor.get_nodes = count
+    before = bench.node.counters['joint_states']
+    wait_for(lambda: bench.node.counters['joint_states'] >= before + 200, 'joint states')
+    # 2 s hold 40 state messages, 2 diagnostics, 2 looks for conflicts, each one or two rounds.
+    assert len(rounds) < 200

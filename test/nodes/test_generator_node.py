@@ -180,6 +180,7 @@ def spoil_size(message: Image) -> Image:
 @pytest.mark.parametrize(('spoil', 'text'), [(spoil_encoding, 'depth'), (spoil_size, 'bytes arrived')])
 def test_bad_image_is_refused_and_the_camera_named(graph, spoil, text, capfd):
     bench = Bench(graph, instruction='go')
+    wait_for(lambda: bench.chunks, 'a chunk')
     bench.rig.spoil['wrist'] = spoil
     wait_for(lambda: bench.node.counters['images_refused.wrist'] > 1, 'refused images')
     bench.refusal('wrist: its newest image is')

@@ -55,7 +55,7 @@ class Station:
             positions=positions, gripper=np.zeros(32), contract='droid_joint', instruction='', seed=0,
             steps=0, guidance=1.0, policy='test', identity=ModelIdentity('t', 't', True), trace_id='t',
             latency_s=0.0)))
-        wait_for(lambda: abs(self.commands()[-1].velocity[0]) > 0.02, 'motion')
+        wait_for(lambda: self.wire and abs(self.commands()[-1].velocity[0]) > 0.02, 'motion')
 
     def commands(self, last: int = 1) -> list[JointState]:
         return [deserialize_message(data, JointState) for data in self.wire[-last:]]
