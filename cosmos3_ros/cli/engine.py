@@ -135,9 +135,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     for name, value in (
             ('frame-grid', (22, 40)), ('max-frames', 4), ('max-prompt', 1024), ('cache', 1280),
             ('max-context', 512), ('latent-grid', (9, 17, 20)), ('action-rows', 33)):
-        count = {'nargs': len(value)} if isinstance(value, tuple) else {}
         parser.add_argument(
-            f'--{name}', type=int, default=value, help=f'see docs/engine.md (default: {value})', **count)
+            f'--{name}', type=int, default=value, nargs=len(value) if isinstance(value, tuple) else None,
+            help=f'see docs/engine.md (default: {value})')
     parser.set_defaults(run=run_build)
 
 

@@ -34,10 +34,12 @@ class NodeSpec:
 
     :param name: Name of the executable and of the node.
     :param parameters: What differs from the shipped parameter files.
+    :param niceness: Scheduling niceness of its process; models give way to the loops of arm and physics.
     """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    niceness: int = 0
 
 
 class Graph:
@@ -82,7 +84,7 @@ class Graph:
             command = [*executable_command(spec.name), '--ros-args', '-r', f'__node:={spec.name}']
             for file in (*_shipped_files(), path):
                 command += ['--params-file', str(file)]
-            process = self._processes.start(spec.name, command)
+            process = self._processes.start(spec.name, command, niceness=spec.niceness)
             self._members[spec.name] = process
             self._clients[spec.name] = LifecycleClient(
                 self._session.node, spec.name, alive=self._processes.check,

@@ -73,6 +73,10 @@ def running(name: str, log_directory: Path, output: Output, *, own_domain: bool)
             output.warn(f'had to be killed: {", ".join(killed)} (logs in {log_directory})')
 
 
+MODEL_NICENESS = 5
+"""On few cores an inference may take its time; a control loop or a physics step may not."""
+
+
 def model_parameters(checkpoint: Path, device: str) -> dict[str, Any]:
     """Return the parameters that perception and generator share."""
     return {'checkpoint': str(checkpoint), 'device': device}

@@ -14,7 +14,7 @@ from ..evaluation.run_summary import check_shadow, summarise_run
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
-from .running import Running, model_parameters, running
+from .running import MODEL_NICENESS, Running, model_parameters, running
 
 POLICIES = ('oracle', 'cosmos3')
 SOURCE_PREFIX = 'lerobot:'
@@ -148,8 +148,8 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
         from ..robots import load_robot
         slots = [slot.name for slot in load_robot(args.robot).cameras]
         perception['cameras'] = [slot for slot in slots if slot not in blank]
-    specs = [*sources, NodeSpec('perception', perception), NodeSpec('generator', generator),
-             NodeSpec('controller', controller)]
+    specs = [*sources, NodeSpec('perception', perception, MODEL_NICENESS),
+             NodeSpec('generator', generator, MODEL_NICENESS), NodeSpec('controller', controller)]
     live.graph.start(specs, parse_settings(args.settings))
     live.graph.configure()
     names = [spec.name for spec in specs]
