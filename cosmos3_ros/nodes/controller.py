@@ -46,6 +46,8 @@ CONFLICT_POLL_S = 0.05
 # A brake from full speed ends within the profile's braking time (at most 0.5 s in shipped profiles).
 BRAKE_WAIT_S = 1.5
 BRAKE_POLL_S = 0.005
+# Least gap between ticks that counts as a jump to the controller; as its own default.
+CLOCK_FORWARD_NS = 200_000_000
 # Until the first joint state has come there is nothing to start from; this often it is tried again.
 BEGIN_RETRY_S = 0.05
 NO_CLOCK = 'use_sim_time is set and no /clock has arrived'
@@ -151,6 +153,8 @@ class ControllerNode(LifecycleBase):
             speed_scale_required=values['speed_scale_required'],
             stop_on_stale_chunk=values['stop_on_stale_chunk'],
             overrun_stop_ns=round(values['overrun_stop_s'] * 1e9),
+            # Control time does not jump (see clock.py), so a gap between ticks is a stall of this process.
+            clock_forward_ns=max(CLOCK_FORWARD_NS, round(2e9 * min(values['overrun_stop_s'], 5.0))),
             joint_state_stale_s=values['joint_state_stale_s'] or None,
             chunk_stale_s=values['chunk_stale_s'] or None,
             tracking_error_rad=values['tracking_error_rad'] or None)

@@ -18,7 +18,7 @@ from cosmos3_ros.nodes.messages import chunk_to_message
 
 # Everything shares one interpreter here, so the test runs at a fifth of the real rate; the real rate runs
 # in test_node_processes.py.
-SLOW = {'rate_hz': 100.0, 'joint_state_stale_s': 0.5, 'overrun_stop_s': 5.0}
+SLOW = {'rate_hz': 100.0, 'joint_state_stale_s': 1.5, 'overrun_stop_s': 5.0}
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -252,7 +252,7 @@ def test_a_stop_publisher_that_cannot_be_heard_is_reported(graph):
 
 
 def test_polled_inputs_do_not_wake_the_executor(graph):
-    """Guards the reason for polled_subscription.py: the executor must not collect its entities per message."""
+    """The reason for polled_subscription.py: the executor must not collect its entities per message."""
     bench = Bench(graph)
     executor = bench.node.executor
     rounds = []
