@@ -3,7 +3,7 @@
 from dataclasses import replace
 import json
 
-from conftest import SHAPES
+from micro_engine import SHAPES
 import numpy as np
 import onnx
 import pytest

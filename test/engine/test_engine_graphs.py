@@ -1,7 +1,7 @@
 """The export-friendly modules equal the published classes, in float32, to 1e-5."""
 
-from conftest import SHAPES
 from diffusers import Cosmos3OmniTransformer
+from micro_engine import SHAPES
 import pytest
 import torch
 from transformers import Cosmos3OmniForConditionalGeneration
