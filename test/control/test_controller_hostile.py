@@ -84,7 +84,8 @@ def test_the_fuzz_reports_what_the_bench_prints_and_reproduces_by_seed():
     robots = [robot_of('panda', 'lab')]
     first, second = (
         run_fuzz(1200, 4, Witness, robots, ['mpc'], ['in_limit', 'malformed']) for _ in range(2))
-    assert {'ticks', 'violations', 'worst_margin', 'plan_ms', 'tick_us', 'rejected', 'infeasible'} <= set(first)
+    keys = {'ticks', 'violations', 'worst_margin', 'plan_ms', 'tick_us', 'rejected', 'infeasible', 'seed'}
+    assert keys <= set(first)
     assert first['violations'] == {} and first['infeasible'] == 0
     assert first['rejected']['in_limit'] < 0.5 < first['rejected']['malformed']
     for key in ('worst_margin', 'rejected', 'plans', 'stops'):
