@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState
 
 from cosmos3_ros.contracts import ActionChunk, ModelIdentity
+from cosmos3_ros.nodes.messages import to_time
 from cosmos3_ros.robots import load_robot
 
 IDENTITY = ModelIdentity('test', 'test', True)
@@ -30,10 +32,13 @@ class FakeArm:
         self.gripper = self.robot.gripper.open_position
         self.commands: list[JointState] = []
         self.frozen = False
+        self.clock: Any = None
+        """With simulated time: returns nanoseconds; ``/clock`` is published too."""
         self.change: Any = None
         """Called with every JointState before it is sent; returns what to send instead."""
         self._lock = threading.Lock()
         node = graph.client
+        self._ticker = node.create_publisher(ClockMessage, '/clock', 10)
         self._publisher = node.create_publisher(JointState, 'joint_states', 10)
         if listen:
             node.create_subscription(JointState, 'joint_command', self._obey, 10)
@@ -53,12 +58,15 @@ class FakeArm:
             message = JointState(name=list(self.names))
             message.position = [*self.position.tolist(), float(self.gripper)]
             message.velocity = [*self.velocity.tolist(), 0.0]
-        message.header.stamp = self.graph.client.get_clock().now().to_msg()
+        now_ns = self.clock() if self.clock else self.graph.client.get_clock().now().nanoseconds
+        message.header.stamp = to_time(now_ns)
         return message
 
     def _publish(self) -> None:
         if not self.frozen:
             message = self.message()
+            if self.clock:
+                self._ticker.publish(ClockMessage(clock=message.header.stamp))
             self._publisher.publish(self.change(message) if self.change else message)
 
     def chunk(self, delta_rad: float, *, trace_id: str = 'chunk', rows: int = 32) -> ActionChunk:

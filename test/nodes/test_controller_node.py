@@ -1,5 +1,7 @@
 """The controller node on a real graph: nothing leaves it in SHADOW, and bad input only ever stops it."""
 
+import time
+
 import cosmos3_ros.msg as msg
 from fake_arm import FakeArm
 import numpy as np
@@ -267,3 +269,33 @@ def test_polled_inputs_do_not_wake_the_executor(graph):
     wait_for(lambda: bench.node.counters['joint_states'] >= before + 200, 'joint states')
     # 2 s hold 40 state messages, 2 diagnostics, 2 looks for conflicts, each one or two rounds.
     assert len(rounds) < 200
+
+
+@pytest.mark.parametrize('step_s', [-5.0, 30.0])
+def test_a_clock_that_jumps_stops_and_the_next_life_is_clean(graph, step_s):
+    begin, shift = time.monotonic_ns(), [0]
+    arm = FakeArm(graph)
+    arm.clock = lambda: 100 * 10**9 + time.monotonic_ns() - begin + shift[0]
+    states = graph.collect(msg.ControllerState, 'controller_state')
+    node = graph.add(ControllerNode, sim_time=True, arm_on_activate=True, **SLOW)
+    node.trigger_configure()
+    node.trigger_activate()
+    wait_for(lambda: states and states[-1].mode == ControllerMode.RUNNING, 'RUNNING')
+    wait_for(lambda: len(arm.commands) > 20, 'commands')
+    shift[0] = int(step_s * 1e9)
+    wait_for(lambda: states[-1].mode == ControllerMode.STOPPED, 'STOPPED')
+    assert states[-1].stop_reason == StopReason.CLOCK_JUMP, states[-1].stop_detail
+    stamp = states[-1].header.stamp
+    assert abs(stamp.sec - arm.clock() / 1e9) < 2.0, 'the state is stamped on the new clock'
+    wait_for(lambda: graph.call(Trigger, '/controller/reset').success, 'a reset on the new clock')
+    assert graph.call(Trigger, '/controller/arm').success
+    wait_for(lambda: states[-1].mode == ControllerMode.RUNNING, 'RUNNING again')
+
+
+def test_simulated_time_without_a_clock_is_said(graph):
+    FakeArm(graph)
+    node = graph.add(ControllerNode, sim_time=True, **SLOW)
+    node.trigger_configure()
+    node.trigger_activate()
+    answer = graph.call(Trigger, '/controller/arm')
+    assert not answer.success and 'no /clock has arrived' in answer.message
