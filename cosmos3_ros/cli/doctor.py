@@ -16,7 +16,7 @@ from ..resources import shared_file
 from .arguments import add_json
 from .console import CommandError, Output
 from .environment import child_environment, fast_dds_variable
-from .shared_memory import SHARED_MEMORY
+from .shared_memory import SHARED_MEMORY, dead_files
 
 OK, WARN, FAIL = 'ok', 'warn', 'fail'
 LEAST_SHARED_MEMORY_BYTES = 512 * 2**20
@@ -182,6 +182,10 @@ def _shared_memory() -> Finding:
     if free < LEAST_SHARED_MEMORY_BYTES:
         return Finding('shared memory', FAIL, found,
                        'docker run --shm-size=1g; or remove dead segments: fastdds shm clean')
+    dead = dead_files()
+    if dead:
+        return Finding('shared memory', WARN, f'{found}, {len(dead)} segments of processes that were killed',
+                       'fastdds shm clean removes the dead ones')
     return Finding('shared memory', OK, found)
 
 

@@ -20,6 +20,12 @@ def choose_domain(environment: Mapping[str, str]) -> int:
     return random.SystemRandom().choice(free)
 
 
+def domain_ports(domain_id: int) -> range:
+    """Return the ports of a domain; Fast DDS names its shared memory after them as well."""
+    first = PORT_BASE + PORTS_PER_DOMAIN * domain_id
+    return range(first, first + PORTS_PER_DOMAIN)
+
+
 def _udp_ports() -> set[int]:
     """Return the local UDP ports in use, from /proc."""
     ports: set[int] = set()

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .console import Output
-from .domain import choose_domain
+from .domain import choose_domain, domain_ports
 from .environment import child_environment
 from .processes import ProcessGroup
 from .shared_memory import clean_dead_segments, list_files
@@ -68,7 +68,7 @@ def running(name: str, log_directory: Path, output: Output, *, own_domain: bool)
     finally:
         signal.signal(signal.SIGTERM, previous)
         time.sleep(RELEASE_S)
-        clean_dead_segments(before)
+        clean_dead_segments(before, ports=domain_ports(domain_id))
         if killed:
             output.warn(f'had to be killed: {", ".join(killed)} (logs in {log_directory})')
 

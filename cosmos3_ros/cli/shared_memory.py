@@ -10,6 +10,7 @@ from pathlib import Path
 import re
 
 SHARED_MEMORY = Path('/dev/shm')
+_PORT = re.compile(r'^fastdds_port(\d{1,5})$')
 _LOCK = re.compile(r'^fastdds_([0-9a-z]{16}|port\d{1,5})_(el|sl)$')
 
 
@@ -21,10 +22,20 @@ def list_files(directory: Path = SHARED_MEMORY) -> frozenset[str]:
         return frozenset()
 
 
-def clean_dead_segments(before: frozenset[str], directory: Path = SHARED_MEMORY) -> list[str]:
+def dead_files(directory: Path = SHARED_MEMORY) -> list[str]:
+    """Return the names of segments and ports whose owner is gone."""
+    return [match.group(0).rsplit('_', 1)[0] for name in sorted(list_files(directory))
+            if (match := _LOCK.match(name)) is not None and not _is_locked(directory / name)]
+
+
+def clean_dead_segments(
+    before: frozenset[str], directory: Path = SHARED_MEMORY, ports: range = range(0),
+) -> list[str]:
     """Remove dead Fast DDS segments and ports that are not in ``before``.
 
     :param before: What :func:`list_files` returned before our processes started; it stays untouched.
+    :param ports: Ports of a domain that only our processes used: there a port without a lock file is dead
+        too (its owner was killed between making the one and the other).
     :return: Names of the removed files.
     """
     removed: list[str] = []
@@ -41,6 +52,14 @@ def clean_dead_segments(before: frozenset[str], directory: Path = SHARED_MEMORY)
             except FileNotFoundError:
                 continue
             removed.append(file)
+    for name in sorted(list_files(directory) - before):
+        match = _PORT.match(name)
+        if match is None or int(match.group(1)) not in ports:
+            continue
+        if not any((directory / f'{name}_{kind}').exists() for kind in ('el', 'sl')):
+            for file in (name, f'sem.{name}_mutex'):
+                (directory / file).unlink(missing_ok=True)
+                removed.append(file)
     return removed
 
 
