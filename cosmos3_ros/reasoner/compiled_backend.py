@@ -1,23 +1,32 @@
-"""The fast local backend: transformers' vision tower, our static language model."""
+"""The fast local backend: static shapes, fused weights, one CUDA graph per stage."""
 
 from collections.abc import Callable
+import logging
 from pathlib import Path
 import time
 from typing import Any
 
-from ..resources import require
+from ..resources import MissingDependencyError, require
+from .backend import BackendError
+from .language_weights import LanguageWeights, take_weights
 from .local_backend import AnswerWatch, LocalBackend
+from .plain_math import PlainMath
 from .questions import Question
-from .static_decoder import StaticDecoder
+from .static_decoder import DecoderInput, StaticDecoder
 from .video_prompt import VideoPrompt
-from .vision_encoding import encode_prompt
+from .vision_tower import VisionTower
+
+logger = logging.getLogger(__name__)
 
 
 class CompiledBackend(LocalBackend):
     """Writes the tokens that the reference writes, sooner.
 
-    The language model runs on a static cache; on a GPU each decode step is one CUDA graph, on the CPU
-    the same steps run one by one. Parameters as :class:`LocalBackend`.
+    On a GPU the vision tower, the prompt and each decoded token are one CUDA graph each, with Triton's
+    kernels between the matrix products; on the CPU the same steps run one by one.
+    Parameters as :class:`LocalBackend`, and:
+
+    :param weights: ``dtype`` or ``fp8`` (language model only; half the memory, other roundings).
     """
 
     engine = 'compiled'
@@ -31,13 +40,19 @@ class CompiledBackend(LocalBackend):
         threads: int | None = 1,
         max_clip_pixels: int = 8 * 640 * 384,
         video_pruning_rate: float = 0.0,
+        weights: str = 'dtype',
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__(
             checkpoint, device=device, dtype=dtype, threads=threads, max_clip_pixels=max_clip_pixels,
             video_pruning_rate=video_pruning_rate, clock_s=clock_s)
-        with require('torch', 'model').inference_mode():
-            self._decoder: Any = StaticDecoder(self._model)
+        try:
+            with require('torch', 'model').inference_mode():
+                self._decoder: Any = create_decoder(self._model, self._rate, weights)
+        except ValueError as error:
+            raise BackendError(str(error)) from error
+        if weights != 'dtype':
+            self._mark(weights)
 
     def close(self) -> None:
         """Release the model and its caches."""
@@ -45,14 +60,43 @@ class CompiledBackend(LocalBackend):
         self._decoder = None
 
     def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch) -> int:
-        torch = require('torch', 'model')
-        encoded = encode_prompt(self._model, prompt, self._rate)
-        visual = encoded.visual[0]
-        embeddings = self._model.get_input_embeddings()(encoded.input_ids)[0]
-        embeddings[visual] = torch.cat(encoded.vision.pooler_output).to(embeddings.dtype)
-        deepstack = [torch.cat(level) for level in encoded.vision.deepstack_features]
-        for token in self._decoder.write(
-                embeddings, encoded.positions, visual, deepstack, question.max_new_tokens):
+        given = decoder_input(self._model, prompt)
+        for token in self._decoder.write(given, question.max_new_tokens):
             if watch.see(token):
                 break
-        return int(encoded.input_ids.shape[1])
+        return int(self._decoder.prompt_length(given))
+
+
+def create_decoder(model: Any, rate: float = 0.0, weights: str = 'dtype') -> StaticDecoder:
+    """Take over a model's weights, on the device where they lie.
+
+    :param model: ``Cosmos3OmniForConditionalGeneration``, in evaluation mode.
+    :param weights: One of :data:`language_weights.WEIGHTS`.
+    :raises ValueError: Unknown ``weights`` or architecture.
+    """
+    taken = take_weights(model, weights)
+    math = create_math(taken)
+    return StaticDecoder(taken, VisionTower(model, fused=math.name == 'fused'), math, rate)
+
+
+def create_math(weights: LanguageWeights) -> PlainMath:
+    """Return the fastest arithmetic for where the weights lie; say so if that is not the fused one."""
+    if weights.device.type != 'cuda':
+        return PlainMath(weights)
+    from .fused_math import FusedMath
+
+    try:
+        return FusedMath(weights)
+    except MissingDependencyError as error:
+        logger.warning("the reasoner runs on torch's own kernels, about half as fast: %s", error)
+        return PlainMath(weights)
+
+
+def decoder_input(model: Any, prompt: VideoPrompt) -> DecoderInput:
+    """Return what the decoder takes; positions as transformers counts them, on the host."""
+    positions, _ = model.model.get_rope_index(
+        prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
+    grids = tuple((int(t), int(h), int(w)) for t, h, w in prompt.video_grid_thw.tolist())
+    return DecoderInput(
+        prompt.input_ids[0], positions[:, 0], prompt.mm_token_type_ids[0].nonzero()[:, 0],
+        prompt.pixel_values_videos, grids)

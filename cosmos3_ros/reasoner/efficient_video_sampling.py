@@ -56,5 +56,5 @@ def retention_mask(embeddings: Any, patches: int, rate: float) -> Any:
     distance[1:] = 1.0 - torch.nn.functional.cosine_similarity(grid[1:], grid[:-1], dim=-1)
     order = torch.argsort(distance.flatten(), descending=True, stable=True)
     mask = torch.zeros(total, dtype=torch.bool, device=grid.device)
-    mask[order[:kept_tokens(patches, tokens, rate)]] = True
-    return mask
+    # Not by assignment: that would copy a number from the host, which no CUDA graph may do.
+    return mask.index_fill_(0, order[:kept_tokens(patches, tokens, rate)], True)

@@ -115,6 +115,11 @@ class LocalBackend(ABC):
         """Checkpoint, precision and device."""
         return self._identity
 
+    def _mark(self, feature: str) -> None:
+        """Name a feature that changes answers in the identity."""
+        kept = self._identity
+        self._identity = ModelIdentity(kept.checkpoint, f'{kept.engine}/{feature}', kept.trained)
+
     def warm_up(self) -> None:
         """Answer twice about a grey clip of the usual shape."""
         stamps = np.arange(4, dtype=np.int64) * 250_000_000

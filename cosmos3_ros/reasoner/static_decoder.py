@@ -1,8 +1,7 @@
-"""The reasoner's language model on a static key/value cache, one device call graph per token.
+"""The reasoner's language model on a static key/value cache.
 
-Same mathematics as transformers' ``Qwen3VLTextModel``: RMSNorm, grouped-query attention with per-head
-norm of queries and keys, interleaved three-axis rotary positions, SwiGLU, vision features added after
-the first layers (deepstack). Query, key and value, and gate and up, are one matrix each.
+On a CUDA device the vision tower, the prompt and each decoded token are one CUDA graph each, per bucket
+of shapes; elsewhere the same functions run one operation after the other.
 """
 
 from collections.abc import Iterator
@@ -10,23 +9,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..resources import require
+from .device_graph import DeviceGraph
+from .efficient_video_sampling import kept_tokens, retention_mask
+from .language_weights import LanguageWeights
+from .plain_math import PlainMath, Turn
+from .vision_tower import Grid, VisionTables, VisionTower
 
 CAPACITY_STEP = 256
 """Cache lengths are multiples of this, so that few shapes are ever captured."""
 
-BLOCK = 8
-"""Tokens per look of the host at the device, where a look costs a synchronisation."""
+PROMPT_STEP = 64
+"""On a CUDA device prompts are filled up to multiples of this."""
+
+AHEAD = 2
+"""Tokens that a GPU computes beyond the one that the host looks at, so that it never waits for the host."""
+
+BUCKETS = 8
+"""Captured shapes of prompts and of vision inputs that are kept, each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
-    qkv: Any
-    out: Any
-    gate_up: Any
-    down: Any
-    norm_in: Any
-    norm_mlp: Any
-    norm_qk: Any
+class DecoderInput:
+    """One prompt with its videos, on the host.
+
+    :param ids: int64 (N,); the last one is text.
+    :param positions: int64 (3, N), rotary positions in time, height and width.
+    :param visual: int64 (V,), where the vision tokens stand, in the order of ``grids``.
+    :param pixels: float32 (patches, 3 * 2 * 16 * 16).
+    :param grids: Patches of each clip in time, height and width.
+    """
+
+    ids: Any
+    positions: Any
+    visual: Any
+    pixels: Any
+    grids: tuple[Grid, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,204 +52,258 @@ class _Cache:
 
     keys: Any
     values: Any
-    cos: Any
-    sin: Any
     token: Any
-    step: Any
-    start: Any
-    written: Any
-    slots: Any
-    graph: Any = None
+    turn: Turn
+    graph: DeviceGraph | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Vision:
+    """A vision bucket: inputs, outputs and the graph between."""
+
+    tables: VisionTables
+    pixels: Any
+    merged: Any = None
+    levels: tuple[Any, ...] = ()
+    graph: DeviceGraph | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Prompt:
+    """A prompt bucket: inputs and the graph; the outputs are a cache's."""
+
+    ids: Any
+    positions: Any
+    visual: Any
+    last: Any
+    graph: DeviceGraph | None = None
 
 
 class StaticDecoder:
     """Greedy decoding of one sequence at a time.
 
-    Takes over the model's matrices: they become views of the fused ones, so no weight is held twice.
-
-    :param model: ``Cosmos3OmniForConditionalGeneration``, in evaluation mode.
-    :raises ValueError: An architecture that this class does not know (biases in attention).
+    :param weights: From :func:`language_weights.take_weights`.
+    :param vision: The tower that sees.
+    :param math: How a layer is computed.
+    :param rate: Pruning rate of Efficient Video Sampling; 0 is off.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(
+        self, weights: LanguageWeights, vision: VisionTower, math: PlainMath, rate: float = 0.0,
+    ) -> None:
         self._torch = require('torch', 'model')
-        config = model.config.text_config
-        if config.attention_bias:
-            raise ValueError('attention_bias: True arrived, False (every Cosmos 3) is allowed')
-        self._language, self._head = model.model.language_model, model.lm_head
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._head_dim, self._eps = config.head_dim, config.rms_norm_eps
-        self._layers = [self._fuse(layer) for layer in self._language.layers]
+        self._weights, self._tower, self._math, self._rate = weights, vision, math, rate
+        self._device, self._dtype = weights.device, weights.dtype
+        self._graphs = self._device.type == 'cuda'
+        self._pool = self._torch.cuda.graph_pool_handle() if self._graphs else None
         self._caches: dict[int, _Cache] = {}
-        self._device, self._dtype = self._head.weight.device, self._head.weight.dtype
+        self._visions: dict[tuple[Grid, ...], _Vision] = {}
+        self._prompts: dict[tuple[int, int, tuple[Grid, ...]], _Prompt] = {}
 
-    def _fuse(self, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        return _Layer(
-            self._join(attention.q_proj, attention.k_proj, attention.v_proj), attention.o_proj.weight,
-            self._join(mlp.gate_proj, mlp.up_proj), mlp.down_proj.weight,
-            layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
-            self._torch.cat([
-                attention.q_norm.weight.expand(self._heads, -1),
-                attention.k_norm.weight.expand(self._kv_heads, -1)]))
-
-    def _join(self, *projections: Any) -> Any:
-        joined = self._torch.cat([projection.weight.data for projection in projections])
-        rows = self._torch.split(joined, [projection.weight.shape[0] for projection in projections])
-        for projection, view in zip(projections, rows, strict=True):
-            projection.weight.data = view
-        return joined
-
-    def write(
-        self, embeddings: Any, positions: Any, visual: Any, deepstack: list[Any], most: int,
-    ) -> Iterator[int]:
+    def write(self, given: DecoderInput, most: int) -> Iterator[int]:
         """Yield up to ``most`` tokens, each the most probable next one.
 
-        Stop iterating to stop computing; on a GPU up to :data:`BLOCK` tokens are computed ahead.
-
-        :param embeddings: (N, hidden), the prompt with vision embeddings filled in.
-        :param positions: (3, 1, N), rotary positions; text goes on after the last one.
-        :param visual: (N,) boolean, where the rows of ``deepstack`` belong.
-        :param deepstack: Per leading layer (vision tokens, hidden).
+        Stop iterating to stop computing; on a GPU :data:`AHEAD` tokens are computed in vain.
         """
-        torch = self._torch
-        length = int(embeddings.shape[0])
-        cache = self._cache(length + most)
-        follow = positions[:, :, -1:] + torch.arange(1, most + 1, device=positions.device)
-        cos, sin = self._language.rotary_emb(embeddings[None], torch.cat([positions, follow], dim=-1))
-        cos, sin = cos[0, :, None], sin[0, :, None]
-        cache.cos[:most], cache.sin[:most] = cos[length:], sin[length:]
-        last = self._prefill(cache, embeddings, cos[:length], sin[:length], visual, deepstack)
-        cache.token.copy_(self._choose(last))
-        cache.step.zero_()
-        cache.start.fill_(length)
+        cache = self.begin(given, most)
         yield int(cache.token)
-        if self._device.type == 'cuda':
+        if self._graphs:
             yield from self._replay(cache, most)
             return
+        length = self.prompt_length(given)
         for step in range(most - 1):
-            self._step(cache, step, length + step + 1)
+            turn = cache.turn
+            cache.turn = Turn(turn.start, turn.step, turn.cos, turn.sin, turn.slots, length + step + 1)
+            self.step(cache)
             yield int(cache.token)
 
-    def _replay(self, cache: _Cache, most: int) -> Iterator[int]:
-        if cache.graph is None:
-            cache.graph = self._capture(cache)
-        for first in range(0, most - 1, BLOCK):
-            count = min(BLOCK, most - 1 - first)
-            for _ in range(count):
-                cache.graph.replay()
-            yield from cache.written[first:first + count].tolist()
+    def prompt_length(self, given: DecoderInput) -> int:
+        """Return the tokens that the language model sees, after pruning."""
+        return int(given.ids.shape[0]) - self._dropped(given.grids)
 
-    def _capture(self, cache: _Cache) -> Any:
+    def begin(self, given: DecoderInput, most: int) -> _Cache:
+        """Compute the prompt and its first token; on a GPU nothing is waited for.
+
+        :returns: The cache that holds them, ready for :meth:`step`.
+        """
+        cache = self._cache(self._padded(int(given.ids.shape[0])) - self._dropped(given.grids) + most)
+        vision = self.see(given)
+        self.read(given, vision, cache, most)
+        return cache
+
+    def see(self, given: DecoderInput) -> _Vision:
+        """Run the vision tower."""
+        vision = self._visions.get(given.grids)
+        if vision is None:
+            vision = _Vision(
+                self._tower.tables(given.grids),
+                self._torch.empty(given.pixels.shape, dtype=self._dtype, device=self._device))
+            gone = self._keep(self._visions, given.grids, vision)
+            if gone is not None:  # recorded prompts read the features where they lay
+                self._prompts = {key: prompt for key, prompt in self._prompts.items() if key[2] != gone}
+        vision.pixels.copy_(given.pixels, non_blocking=True)
+        if not self._graphs:
+            self._look(vision)
+            return vision
+        if vision.graph is None:
+            made, levels = self._tower.encode(vision.pixels, vision.tables)
+            vision.merged, vision.levels = made.clone(), tuple(level.clone() for level in levels)
+            vision.graph = DeviceGraph(lambda: self._look(vision, copy=True), self._pool)
+        vision.graph.replay()
+        return vision
+
+    def _look(self, vision: _Vision, copy: bool = False) -> None:
+        merged, levels = self._tower.encode(vision.pixels, vision.tables)
+        if not copy:
+            vision.merged, vision.levels = merged, tuple(levels)
+            return
+        vision.merged.copy_(merged)
+        for kept, level in zip(vision.levels, levels, strict=True):
+            kept.copy_(level)
+
+    def read(self, given: DecoderInput, vision: _Vision, cache: _Cache, most: int) -> None:
+        """Fill the cache with the prompt and choose the first token."""
+        length = int(given.ids.shape[0])
+        padded = self._padded(length)
+        key = (padded, int(cache.keys.shape[2]), given.grids)
+        prompt = self._prompts.get(key)
+        if prompt is None:
+            prompt = self._make_prompt(padded, len(given.visual))
+            if self._graphs:
+                self._keep(self._prompts, key, prompt)
+        for kept, new in ((prompt.ids, given.ids), (prompt.positions, given.positions)):
+            kept[..., :length].copy_(new, non_blocking=True)
+        prompt.visual.copy_(given.visual, non_blocking=True)
+        prompt.last.fill_(length - 1)
+        if not self._graphs:
+            self._fill(prompt, vision, cache, most)
+            return
+        if prompt.graph is None:
+            prompt.graph = DeviceGraph(
+                lambda: self._fill(prompt, vision, cache, int(cache.keys.shape[2])), self._pool)
+        prompt.graph.replay()
+
+    def _make_prompt(self, padded: int, visual: int) -> _Prompt:
         torch = self._torch
-        kept = cache.token.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._step(cache, None, None)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._step(cache, None, None)
-        # The rehearsals moved on and wrote behind the prompt, where the real steps write again.
-        cache.token.copy_(kept)
-        cache.step.zero_()
-        return graph
+        make = {'dtype': torch.long, 'device': self._device}
+        return _Prompt(torch.zeros(padded, **make), torch.zeros(3, padded, **make),
+                       torch.zeros(visual, **make), torch.zeros(1, **make))
+
+    def _fill(self, prompt: _Prompt, vision: _Vision, cache: _Cache, follow: int) -> None:
+        """From token ids and vision features to a cache that holds the prompt, and the first token."""
+        torch, math, weights = self._torch, self._math, self._weights
+        x, levels, positions, last = self._enter(prompt, vision)
+        # Text goes on after the last token, on all three axes alike.
+        after = positions.index_select(1, last) + torch.arange(1, follow + 1, device=self._device)
+        cos, sin = (table[0] for table in weights.rotary(x[None], torch.cat([positions, after], 1)[:, None]))
+        length = len(x)
+        cache.turn.cos[:follow].copy_(cos[length:])
+        cache.turn.sin[:follow].copy_(sin[length:])
+        cos, sin = cos[:length].contiguous(), sin[:length].contiguous()
+        delta = None
+        for index, layer in enumerate(weights.layers):
+            x, normed = math.add_norm(x, delta, layer.norm_in)
+            keys, values = cache.keys[index], cache.values[index]
+            q = math.project(math.multiply(normed, layer.qkv), layer, cos, sin, keys, values)
+            keys, values = keys[:, :length], values[:, :length]
+            if index + 1 < len(weights.layers):
+                attended = math.attend(q, keys, values)
+            else:  # of the last layer only the last token goes on
+                x, q = x.index_select(0, last), q.index_select(0, last)
+                attended = math.attend_last(q, keys, values, last)
+            x, normed = math.add_norm(x, math.multiply(attended, layer.out), layer.norm_mlp)
+            delta = math.multiply(math.gate(math.multiply(normed, layer.gate_up)), layer.down)
+            if index < len(levels) and len(x) == length:
+                x, delta = x + delta + levels[index], None
+        if delta is not None:
+            x = x + delta
+        cache.token.copy_(math.choose(x[-1:] if len(x) == 1 else x.index_select(0, last)))
+        cache.turn.step.zero_()
+        cache.turn.start.copy_(last + 1)
+
+    def _enter(self, prompt: _Prompt, vision: _Vision) -> tuple[Any, list[Any], Any, Any]:
+        """Return hidden states, deepstack features for every token, positions and the last text's index."""
+        torch = self._torch
+        x = torch.nn.functional.embedding(prompt.ids, self._weights.embedding)
+        x = x.index_copy(0, prompt.visual, vision.merged.to(x.dtype))
+        levels = [torch.zeros_like(x).index_copy_(0, prompt.visual, level.to(x.dtype))
+                  for level in vision.levels]
+        if not self._rate:
+            return x, levels, prompt.positions, prompt.last
+        clips = torch.split(vision.merged, self._tower.tokens(vision.tables.grids))
+        masks = torch.cat([retention_mask(clip, grid[0], self._rate)
+                           for clip, grid in zip(clips, vision.tables.grids, strict=True)])
+        stays = torch.ones(len(x), dtype=torch.bool, device=self._device).index_copy_(0, prompt.visual, masks)
+        # A stable sort puts what stays first, in its order: how many is known, so nobody has to count.
+        dropped = self._dropped(vision.tables.grids)
+        order = torch.argsort((~stays).to(torch.uint8), stable=True)[:len(x) - dropped]
+        return (x.index_select(0, order), [level.index_select(0, order) for level in levels],
+                prompt.positions.index_select(1, order), prompt.last - dropped)
+
+    def step(self, cache: _Cache) -> None:
+        """Append one token to the cache and choose the next."""
+        x = self._torch.nn.functional.embedding(cache.token, self._weights.embedding)
+        for index, layer in enumerate(self._weights.layers):
+            x = self._math.step(x, layer, cache.keys[index], cache.values[index], cache.turn)
+        cache.token.copy_(self._math.choose(x))
+        cache.turn.step.add_(1)
+
+    def record_step(self, cache: _Cache) -> DeviceGraph:
+        """Return the graph of :meth:`step`; recording it leaves the cache as it was."""
+        if cache.graph is None:
+            kept, steps = cache.token.clone(), cache.turn.step.clone()
+            cache.graph = DeviceGraph(lambda: self.step(cache), self._pool)
+            # The rehearsals moved on and wrote behind the prompt, where the real steps write again.
+            cache.token.copy_(kept)
+            cache.turn.step.copy_(steps)
+        return cache.graph
+
+    def _replay(self, cache: _Cache, most: int) -> Iterator[int]:
+        torch, graph = self._torch, self.record_step(cache)
+        seen = torch.empty(most, dtype=torch.long, pin_memory=True)
+        ready: list[Any] = []
+        for step in range(most - 1 + AHEAD):
+            if step < most - 1:
+                graph.replay()
+                seen[step:step + 1].copy_(cache.token, non_blocking=True)
+                ready.append(torch.cuda.Event())
+                ready[-1].record()
+            if AHEAD <= step:
+                ready[step - AHEAD].synchronize()
+                yield int(seen[step - AHEAD])
 
     def _cache(self, needed: int) -> _Cache:
         capacity = -(-needed // CAPACITY_STEP) * CAPACITY_STEP
         cache = self._caches.get(capacity)
         if cache is None:
-            torch = self._torch
-            shape = (len(self._layers), self._kv_heads, capacity, self._head_dim)
+            torch, shape = self._torch, self._weights
+            size = (len(shape.layers), shape.kv_heads, capacity, shape.head_dim)
             make = {'device': self._device, 'dtype': self._dtype}
             whole = {'device': self._device, 'dtype': torch.long}
-            turn = (capacity, 1, self._head_dim)
+            turn = Turn(
+                torch.zeros(1, **whole), torch.zeros(1, **whole), torch.zeros(size[2:], **make),
+                torch.zeros(size[2:], **make), torch.arange(capacity, device=self._device))
             cache = _Cache(
-                torch.zeros(shape, **make), torch.zeros(shape, **make),
-                torch.zeros(turn, **make), torch.zeros(turn, **make),
-                torch.zeros(1, **whole), torch.zeros(1, **whole), torch.zeros(1, **whole),
-                torch.zeros(capacity, **whole), torch.arange(capacity, device=self._device))
-            if len(self._caches) >= 4:
-                self._caches.pop(next(iter(self._caches)))
-            self._caches[capacity] = cache
+                torch.zeros(size, **make), torch.zeros(size, **make), torch.zeros(1, **whole), turn)
+            gone = self._keep(self._caches, capacity, cache, 4)
+            if gone is not None:
+                self._prompts = {key: prompt for key, prompt in self._prompts.items() if key[1] != gone}
         return cache
 
-    def _prefill(self, cache: _Cache, x: Any, cos: Any, sin: Any, visual: Any, deepstack: list[Any]) -> Any:
-        torch = self._torch
-        length = x.shape[0]
-        where = visual.nonzero()[:, 0]
-        for index, layer in enumerate(self._layers):
-            q, k, v = self._project(layer, x, cos, sin)
-            cache.keys[index, :, :length], cache.values[index, :, :length] = k, v
-            attended = torch.nn.functional.scaled_dot_product_attention(
-                q[None], k[None], v[None], is_causal=True, enable_gqa=True)[0]
-            x = self._finish(layer, x, attended.transpose(0, 1).reshape(length, -1))
-            if index < len(deepstack):
-                x = x.index_add(0, where, deepstack[index].to(x.dtype))
-        return x[-1:]
+    def _keep(self, kept: dict[Any, Any], key: Any, value: Any, most: int = BUCKETS) -> Any:
+        """Put ``value`` in; return the key that had to go for it."""
+        gone = None
+        if len(kept) >= most:
+            gone = next(iter(kept))
+            kept.pop(gone)
+        kept[key] = value
+        return gone
 
-    def _step(self, cache: _Cache, step: int | None, length: int | None) -> None:
-        """Append one token. With numbers the cache is cut to length, without it is masked on the device."""
-        torch = self._torch
-        x = torch.nn.functional.embedding(cache.token, self._language.embed_tokens.weight)
-        if step is None or length is None:
-            at = cache.start + cache.step
-            cos, sin = cache.cos.index_select(0, cache.step), cache.sin.index_select(0, cache.step)
-            mask = (cache.slots <= at)[None, None]
-        else:
-            cos, sin, mask = cache.cos[step:step + 1], cache.sin[step:step + 1], None
-        for index, layer in enumerate(self._layers):
-            q, k, v = self._project(layer, x, cos, sin)
-            keys, values = cache.keys[index], cache.values[index]
-            if length is None:
-                keys.index_copy_(1, at, k)
-                values.index_copy_(1, at, v)
-            else:
-                keys[:, length - 1:length], values[:, length - 1:length] = k, v
-                keys, values = keys[:, :length], values[:, :length]
-            # The queries that share a key head stand in its rows: grouped attention without copies.
-            grouped = q.reshape(self._kv_heads, -1, self._head_dim)
-            if mask is None:
-                scores = torch.bmm(grouped, keys.transpose(1, 2)).mul_(self._head_dim ** -0.5)
-                attended = torch.bmm(torch.softmax(scores, dim=-1), values)
-            else:
-                attended = torch.nn.functional.scaled_dot_product_attention(
-                    grouped[None], keys[None], values[None], attn_mask=mask)
-            x = self._finish(layer, x, attended.reshape(1, -1))
-        cache.token.copy_(self._choose(x))
-        if length is None:
-            cache.written.index_copy_(0, cache.step, cache.token)
-            cache.step.add_(1)
+    def _padded(self, length: int) -> int:
+        return -(-length // PROMPT_STEP) * PROMPT_STEP if self._graphs else length
 
-    def _project(self, layer: _Layer, x: Any, cos: Any, sin: Any) -> tuple[Any, Any, Any]:
-        """Return rotated queries, rotated keys and values, each (heads, N, head width)."""
-        functional = self._torch.nn.functional
-        joined = functional.linear(self._norm(x, layer.norm_in), layer.qkv)
-        heads = joined.view(x.shape[0], -1, self._head_dim)
-        both, v = heads.split([self._heads + self._kv_heads, self._kv_heads], dim=1)
-        both = self._rotate(self._norm(both, layer.norm_qk), cos, sin)
-        q, k = both.split([self._heads, self._kv_heads], dim=1)
-        return q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
-
-    def _finish(self, layer: _Layer, x: Any, attended: Any) -> Any:
-        functional = self._torch.nn.functional
-        x = x + functional.linear(attended, layer.out)
-        gate, up = functional.linear(self._norm(x, layer.norm_mlp), layer.gate_up).chunk(2, dim=-1)
-        return x + functional.linear(functional.silu(gate) * up, layer.down)
-
-    def _choose(self, x: Any) -> Any:
-        x = self._norm(x, self._language.norm.weight)
-        return self._torch.nn.functional.linear(x, self._head.weight).argmax(-1)
-
-    def _norm(self, x: Any, weight: Any) -> Any:
-        # As transformers: the mean and the scale in float32, the weight in the model's precision.
-        wide = x.float()
-        scale = (wide * wide).mean(-1, keepdim=True).add_(self._eps).rsqrt_()
-        return (wide * scale).to(x.dtype) * weight
-
-    def _rotate(self, x: Any, cos: Any, sin: Any) -> Any:
-        half = x.shape[-1] // 2
-        turned = self._torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-        return x * cos + turned * sin
+    def _dropped(self, grids: tuple[Grid, ...]) -> int:
+        if not self._rate:
+            return 0
+        return sum(tokens - kept_tokens(grid[0], tokens // grid[0], self._rate)
+                   for tokens, grid in zip(self._tower.tokens(grids), grids, strict=True))

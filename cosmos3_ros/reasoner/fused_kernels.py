@@ -1,0 +1,117 @@
+"""Triton kernels of the prompt: what stands between the matrix products, one pass over memory each.
+
+Import only where triton is installed. All arithmetic is in float32; inputs and outputs have the
+model's precision. ``triton`` can also run them without a GPU (TRITON_INTERPRET=1), for tests.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def add_norm_kernel(x, delta, weight, total, normed, width, eps, HAS_DELTA: tl.constexpr, BLOCK: tl.constexpr):
+    """total = x + delta; normed = total / rms(total) * weight. One row per program."""
+    row = tl.program_id(0).to(tl.int64) * width
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    value = tl.load(x + row + column, mask=inside, other=0.0).to(tl.float32)
+    if HAS_DELTA:
+        value += tl.load(delta + row + column, mask=inside, other=0.0).to(tl.float32)
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + row + column, rounded, mask=inside)
+        value = rounded.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value, axis=0) / width + eps)
+    factor = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(normed + row + column, (value * scale * factor).to(normed.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def project_kernel(
+    joined, weight, cos, sin, queries, keys, values, cache_stride, eps,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr,
+):
+    """Norm and rotate GROUP heads of one token; queries go out, keys and values into the cache.
+
+    :param joined: (N, (HEADS + 2 KV_HEADS) * WIDTH).
+    :param cache_stride: Elements between two heads of the cache.
+    """
+    token = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1) * GROUP
+    head = first + tl.arange(0, GROUP)
+    column = tl.arange(0, WIDTH)
+    half: tl.constexpr = WIDTH // 2
+    start = joined + token * (HEADS + 2 * KV_HEADS) * WIDTH
+    value = tl.load(start + head[:, None] * WIDTH + column[None, :]).to(tl.float32)
+    if first >= HEADS + KV_HEADS:
+        place = (head - HEADS - KV_HEADS).to(tl.int64)[:, None] * cache_stride + token * WIDTH + column[None, :]
+        tl.store(values + place, value.to(values.dtype.element_ty))
+    else:
+        partner = (column + half) % WIDTH
+        other = tl.load(start + head[:, None] * WIDTH + partner[None, :]).to(tl.float32)
+        scale = tl.rsqrt(tl.sum(value * value, axis=1) / WIDTH + eps)[:, None]
+        own = tl.load(weight + head[:, None] * WIDTH + column[None, :]).to(tl.float32)
+        others = tl.load(weight + head[:, None] * WIDTH + partner[None, :]).to(tl.float32)
+        sign = tl.where(column < half, -1.0, 1.0)[None, :]
+        c = tl.load(cos + token * WIDTH + column).to(tl.float32)[None, :]
+        s = tl.load(sin + token * WIDTH + column).to(tl.float32)[None, :]
+        turned = value * scale * own * c + sign * (other * scale * others) * s
+        if first >= HEADS:
+            place = (head - HEADS).to(tl.int64)[:, None] * cache_stride + token * WIDTH + column[None, :]
+            tl.store(keys + place, turned.to(keys.dtype.element_ty))
+        else:
+            place = (token * HEADS + head[:, None]) * WIDTH + column[None, :]
+            tl.store(queries + place, turned.to(queries.dtype.element_ty))
+
+
+@triton.jit
+def gate_kernel(joined, out, width, BLOCK: tl.constexpr):
+    """out = silu(gate) * up of one token's (gate, up)."""
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gate = tl.load(joined + token * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(joined + token * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token * width + column, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def quantise_kernel(x, out, scale, width, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+    """Float8 rows and their scales: the row's largest magnitude becomes LARGEST."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    value = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12) / LARGEST
+    value = tl.minimum(tl.maximum(value / factor, -LARGEST), LARGEST)
+    tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=inside)
+    tl.store(scale + row, factor)
+
+
+@triton.jit
+def rotate_patches_kernel(
+    joined, cos, sin, queries, keys, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+    HEAD_BLOCK: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """Rotate the vision tower's queries (program 0) or keys (program 1) of one patch.
+
+    :param joined: (patches, 3, HEADS, WIDTH).
+    :param cos: float32 (patches, WIDTH).
+    """
+    patch = tl.program_id(0).to(tl.int64)
+    which = tl.program_id(1)
+    head = tl.arange(0, HEAD_BLOCK)
+    column = tl.arange(0, BLOCK)
+    half: tl.constexpr = WIDTH // 2
+    inside = (head[:, None] < HEADS) & (column[None, :] < WIDTH)
+    partner = tl.where(column < half, column + half, column - half)
+    start = joined + (patch * 3 + which) * HEADS * WIDTH + head[:, None] * WIDTH
+    value = tl.load(start + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    other = tl.load(start + partner[None, :], mask=inside, other=0.0).to(tl.float32)
+    c = tl.load(cos + patch * WIDTH + column, mask=column < WIDTH, other=0.0)[None, :]
+    s = tl.load(sin + patch * WIDTH + column, mask=column < WIDTH, other=0.0)[None, :]
+    turned = value * c + tl.where(column < half, -1.0, 1.0)[None, :] * other * s
+    place = (patch * HEADS + head[:, None]) * WIDTH + column[None, :]
+    if which == 0:
+        tl.store(queries + place, turned.to(queries.dtype.element_ty), mask=inside)
+    else:
+        tl.store(keys + place, turned.to(keys.dtype.element_ty), mask=inside)
