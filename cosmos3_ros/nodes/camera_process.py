@@ -15,8 +15,10 @@ from .base import SetupError
 MODULE = 'cosmos3_ros.nodes.simulator_cameras'
 READY_TIMEOUT_S = 30.0
 POLL_S = 0.1
-# The child ends by itself when its socket closes; one that does not is helped along.
-CLOSE_TIMEOUT_S = 1.0
+# The child ends by itself when its socket closes; one that does not is helped along. A child that has to
+# be killed leaves its shared-memory segments behind, so it gets time, within the 8 s of run.CLOSE_LIMIT_S.
+CLOSE_TIMEOUTS_S = (4.0, 1.5, 0.5)
+EXIT_TIMEOUT_S = 2.0
 TICK = b'\x01'
 
 
@@ -65,7 +67,7 @@ class CameraProcess:
             else:
                 reason = 'it closed its socket'
             if not answer:
-                status = self._process.wait(CLOSE_TIMEOUT_S)
+                status = self._process.wait(EXIT_TIMEOUT_S)
                 raise SetupError(
                     f'the camera process ended with status {status} before it could draw: {reason}')
             problem = json.loads(answer)['error']
@@ -94,11 +96,11 @@ class CameraProcess:
         """End the child. A second call does nothing."""
         self._closing = True
         self._socket.close()
-        for send in (None, self._process.terminate, self._process.kill):
-            if send is not None:
-                send()
+        helps = (lambda: None, self._process.terminate, self._process.kill)
+        for help_along, timeout_s in zip(helps, CLOSE_TIMEOUTS_S, strict=True):
+            help_along()
             try:
-                self._process.wait(CLOSE_TIMEOUT_S)
+                self._process.wait(timeout_s)
                 return
             except subprocess.TimeoutExpired:
                 continue

@@ -1,25 +1,21 @@
 """Node ``simulator``: the simulated arm and table in real time. Shell around ``cosmos3_ros.sim``."""
 
-from array import array
 from concurrent.futures import Future
-from dataclasses import replace
 import queue
 import sys
 import time
 from typing import Any
 
-import numpy as np
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from cosmos3_ros.contracts import ContractError
 import cosmos3_ros.msg as msg
-from cosmos3_ros.sim.configuration import CUBE_COLOURS, FINGER_TRAVEL_M, SimulationConfig, SimulationError
+from cosmos3_ros.sim.configuration import SimulationError
 from cosmos3_ros.sim.scene import simulated_robot
 from cosmos3_ros.sim.shared_state import DrawnState, SharedState
-from cosmos3_ros.sim.tasks import TASKS, Goal
+from cosmos3_ros.sim.tasks import Goal
 from cosmos3_ros.sim.world import World
 import cosmos3_ros.srv as srv
 
@@ -30,13 +26,14 @@ from .command_input import COMMAND_INPUTS, CommandInput
 from .control_loop import ControlLoop
 from .diagnostics import Level, Report
 from .lockstep import LockstepThread
-from .messages import NS_PER_S, to_time
-from .parameters import Parameter, ParameterTable
-from .qos import qos_parameters, qos_profile
+from .measured_joints import MeasuredJoints
+from .messages import NS_PER_S
+from .qos import qos_profile
 from .run import run_node
 from .schedule import Schedule
 from .simulation_messages import snapshot_to_message
 from .simulator_cameras import CAMERA_PROCESS_PARAMETERS
+from .simulator_parameters import SIMULATOR_TABLE, simulation_config
 
 # A stall up to this long is caught up; after a longer one simulated time stays behind.
 MAX_BACKLOG_NS = 250_000_000
@@ -60,50 +57,7 @@ class SimulatorNode(LifecycleBase):
     NAME = 'simulator'
     THREADS = 2
     """Transitions, and services with diagnostics; commands are polled by the physics thread."""
-    TABLE = ParameterTable(
-        Parameter('robot', str, 'panda', 'The arm that is simulated.', choices=('panda',), read_only=True),
-        Parameter('task', str, 'pick_place', 'Task of the first episode.', choices=TASKS, read_only=True),
-        Parameter('seed', int, 0, 'Seed of the first episode.', range=(0, 2**62), read_only=True),
-        Parameter('cubes', list[str], list(CUBE_COLOURS), 'Colours of the cubes on the table.',
-                  read_only=True),
-        Parameter('command_interface', str, 'joint_state', 'Message type of joint_command.',
-                  choices=tuple(COMMAND_INPUTS), read_only=True),
-        Parameter('command_timeout_s', float, 0.1, 'Without a command for this long the arm brakes and '
-                  'holds.', unit='s', range=(0.005, 10.0), read_only=True),
-        Parameter('max_command_jump_rad', float, 0.25, 'A command farther than this from the measured '
-                  'position is refused.', unit='rad', range=(0.01, 10.0), read_only=True),
-        Parameter('physics_rate_hz', int, 500, 'Integration steps per second.', unit='Hz',
-                  range=(500, 1000), read_only=True),
-        Parameter('clock_rate_hz', float, 100.0, 'Rate of /clock.', unit='Hz', range=(10.0, 500.0),
-                  read_only=True),
-        Parameter('joint_state_rate_hz', float, 200.0, 'Rate of joint_states.', unit='Hz',
-                  range=(1.0, 500.0), read_only=True),
-        Parameter('state_rate_hz', float, 30.0, 'Rate of simulation_state.', unit='Hz',
-                  range=(1.0, 100.0), read_only=True),
-        Parameter('camera_rate_hz', float, 15.0, 'Rate of each camera.', unit='Hz', range=(1.0, 60.0),
-                  read_only=True),
-        Parameter('render', bool, True, 'Start the render process; False simulates without cameras.',
-                  read_only=True),
-        Parameter('image_width', int, 640, 'Width of the images.', unit='pixels', range=(64, 1280),
-                  read_only=True),
-        Parameter('image_height', int, 360, 'Height of the images.', unit='pixels', range=(64, 720),
-                  read_only=True),
-        Parameter('shadows', bool, False, 'Draw shadows; about three times the rendering cost.',
-                  read_only=True),
-        Parameter('light_variation', float, 0.0, 'Variation of the light per episode.', range=(0.0, 1.0),
-                  read_only=True),
-        Parameter('colour_variation', float, 0.0, 'Variation of the colours per episode.',
-                  range=(0.0, 1.0), read_only=True),
-        Parameter('lockstep', bool, False, 'Time stands still until a command comes or ~/step is called.',
-                  read_only=True),
-        Parameter('lockstep_command_s', float, 0.002, 'Simulated time per command with lockstep.',
-                  unit='s', range=(0.001, 0.1), read_only=True),
-        Parameter('rt_priority', int, 0, 'SCHED_FIFO priority of the physics thread; 0 is normal.',
-                  range=(0, 98), read_only=True),
-        *(replace(row, default='reliable') if row.name == 'qos.joint_states.reliability' else row
-          for row in qos_parameters('joint_states', 'joint_command', 'simulation_state')),
-        *CAMERA_PROCESS_PARAMETERS,
-    )
+    TABLE = SIMULATOR_TABLE
 
     def setup(self) -> None:
         """Build the world, start the render process, wire the topics."""
@@ -114,12 +68,7 @@ class SimulatorNode(LifecycleBase):
         self._shared: SharedState | None = None
         self._requests: queue.SimpleQueue[tuple[str, int, Future[tuple[Goal, int]]]] = queue.SimpleQueue()
         self._robot = simulated_robot()
-        config = SimulationConfig(
-            physics_rate_hz=values['physics_rate_hz'], cubes=tuple(values['cubes']),
-            command_timeout_s=values['command_timeout_s'],
-            max_command_jump_rad=values['max_command_jump_rad'], light_variation=values['light_variation'],
-            colour_variation=values['colour_variation'], image_width=values['image_width'],
-            image_height=values['image_height'], shadows=values['shadows'])
+        config = simulation_config(values)
         # A second configure must not set /clock back either.
         begin_ns = max(time.time_ns(), getattr(self, '_newest_ns', 0))
         self._world = World(config, start_ns=begin_ns // config.step_ns * config.step_ns)
@@ -129,16 +78,9 @@ class SimulatorNode(LifecycleBase):
             self._shared = SharedState.create(config, self._world.scene.model.nq)
             self._share()
             self._cameras = CameraProcess(self._shared, self._camera_arguments())
-        self._joints = JointState(name=[*self._robot.joint_names, self._robot.gripper.joint_name])
-        self._joint_fields = {}
-        for name in ('position', 'velocity', 'effort'):
-            field = array('d', bytes(8 * len(self._joints.name)))
-            setattr(self._joints, name, field)
-            self._joint_fields[name] = np.frombuffer(getattr(self._joints, name), dtype=np.float64)
         self._clock_message = ClockMessage()
         self._clock_publisher = self.create_publisher(ClockMessage, '/clock', QoSProfile(depth=10))
-        self._joint_publisher = self.create_publisher(
-            JointState, 'joint_states', qos_profile(values, 'joint_states'))
+        self._joints = MeasuredJoints(self, self._robot, qos_profile(values, 'joint_states'))
         self._state_publisher = self.create_publisher(
             msg.SimulationState, 'simulation_state', qos_profile(values, 'simulation_state'))
         self._input: CommandInput = COMMAND_INPUTS[values['command_interface']](
@@ -237,7 +179,7 @@ class SimulatorNode(LifecycleBase):
             self._share()
             self._cameras.tick()
         if schedules['joint_state'].is_due(now_ns):
-            self._publish_joints()
+            self._joints.publish(self._world.state())
         if schedules['state'].is_due(now_ns):
             self._snapshot = self._world.snapshot()
             self._state_publisher.publish(snapshot_to_message(self._snapshot))
@@ -246,19 +188,6 @@ class SimulatorNode(LifecycleBase):
             stamp = self._clock_message.clock
             stamp.sec, stamp.nanosec = divmod(now_ns, NS_PER_S)
             self._clock_publisher.publish(self._clock_message)
-
-    def _publish_joints(self) -> None:
-        state = self._world.state()
-        gripper = self._robot.gripper
-        travel = gripper.closed_position - gripper.open_position
-        fields = self._joint_fields
-        fields['position'][:-1] = state.position
-        fields['velocity'][:-1] = state.velocity
-        fields['effort'][:-1] = state.effort
-        fields['position'][-1] = gripper.to_joint(state.gripper)
-        fields['velocity'][-1] = -state.finger_velocity_m_s / FINGER_TRAVEL_M * travel
-        self._joints.header.stamp = to_time(state.stamp_ns)
-        self._joint_publisher.publish(self._joints)
 
     def _share(self) -> None:
         assert self._shared is not None
