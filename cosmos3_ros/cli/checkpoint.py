@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+import shutil
 from typing import Any
 
 from .arguments import add_json
@@ -68,9 +69,16 @@ def default_checkpoint(output: Output) -> Path:
     It is made on first use, under another name until it is complete, so that an interrupted or a second
     process never leaves or sees half of it.
     """
+    from ..model.checkpoint import Checkpoint, CheckpointError
     from ..model.checkpoint_init import init_checkpoint
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / CACHE_NAME
     target = cache / RANDOM_TINY
+    if target.is_dir():
+        try:
+            Checkpoint.open(target)
+        except CheckpointError as error:
+            output.warn(f'{target} is of an older version and is made again: {error}')
+            shutil.rmtree(target)
     if not target.is_dir():
         output.say(f'making an untrained tiny checkpoint in {target}')
         scratch = cache / f'{RANDOM_TINY}.{os.getpid()}'

@@ -92,11 +92,14 @@ class EpisodeRunner:
         reason, elapsed_s, chunks = self._instruct(instruction, timeout_s)
         success = self._success_holds()
         self._disarm()
+        new_stops = tuple(f'{stop.reason}: {stop.detail}' for stop in monitor.stops[stops:])
+        if new_stops:
+            reason = f'stopped: {new_stops[0]}'
         return EpisodeResult(
             task=task, seed=seed, instruction=instruction, success=success, reason=reason,
             elapsed_s=elapsed_s or time.monotonic() - began_s, chunks=chunks,
             scene_reports=monitor.scenes - scenes,
-            stops=tuple(f'{stop.reason}: {stop.detail}' for stop in monitor.stops[stops:]),
+            stops=new_stops,
             reset_ns=(before_ns, after_ns), end_ns=_stamp_ns(monitor.simulation))
 
     def _reset_scene(self, task: str, seed: int) -> tuple[str, int]:
