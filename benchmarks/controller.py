@@ -77,7 +77,7 @@ def cut(name: str, robot: Robot, path: Callable[[Array], Array], duration_s: flo
     """Return chunks cut from ``path``, each computed from an observation LATENCY_NS ago."""
     def source(now_ns: int, _position: Array) -> ActionChunk:
         stamp = max(now_ns - LATENCY_NS, START_NS)
-        times = (stamp - START_NS + STEP_NS * np.arange(1, ROWS + 1)) * 1e-9
+        times = (stamp - START_NS + STEP_NS * np.arange(1.0, ROWS + 1)) * 1e-9
         return make_chunk(robot.joint_names, stamp, path(times))
 
     return Workload(name, duration_s, path(np.zeros(1))[0], source, path)

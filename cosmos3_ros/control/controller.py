@@ -345,6 +345,9 @@ class Controller:
         if self._rested_ns is None:
             self._rested_ns = now_ns
         waited_ns = now_ns - self._rested_ns
+        if waited_ns == 0:
+            # The resting command itself has to be sent before commands end.
+            return
         if self._readiness.is_standing(now_ns) or waited_ns > self.config.stop_timeout_s * 1e9:
             self._supervisor.standstill()
 

@@ -24,8 +24,11 @@ _logger = logging.getLogger(__name__)
 
 # What is tried when a plan is refused: these shares of the change from the plan in force. Joint
 # limits are convex, so every mixture of two admissible jerk sequences keeps them; only the limits in
-# space need another look. One more look, for each costs a millisecond.
-MIXTURES = (1.0, 0.25)
+# space need another look. A speed or an effort that is too high by a factor says which share would do;
+# a distance does not.
+SHARE_OF_CHANGE = 0.4
+LEAST_SHARE = 0.1
+PROPORTIONAL = ('tool_speed', 'elbow_speed', 'effort', 'effort_rate')
 
 
 class Tracker(Protocol):
@@ -145,7 +148,8 @@ class Planner:
             self.counts.infeasible += 1
             self._count_rejected()
             return
-        for share in MIXTURES:
+        share = 1.0
+        while True:
             mixed = jerk if share == 1.0 else share * jerk + (1.0 - share) * kept.jerk
             try:
                 plan = Plan.from_jerk(kept.start_ns, self._step_ns, state, mixed, self.prediction)
@@ -161,8 +165,20 @@ class Planner:
                 self.counts.in_a_row = 0
                 return
             self.last_rejection = rejection
+            if share <= LEAST_SHARE:
+                break
+            share = _next_share(share, rejection)
         self._count_rejected()
 
     def _count_rejected(self) -> None:
         self.counts.rejected += 1
         self.counts.in_a_row += 1
+
+
+def _next_share(share: float, rejection: Rejection) -> float:
+    """Return the share of the change to try after ``share`` was rejected: one informed try, then the least."""
+    if share < 1.0:
+        return LEAST_SHARE
+    if rejection.limit in PROPORTIONAL and rejection.value > 0.0:
+        return max(LEAST_SHARE, 0.8 * rejection.allowed / rejection.value)
+    return SHARE_OF_CHANGE

@@ -160,7 +160,7 @@ def test_a_solver_that_fails_keeps_the_plan(tracker, monkeypatch):
     robot = robot_of()
     planner = Planner(robot, ControllerConfig(tracker=tracker))
     planner.start(robot.home_rad, 0)
-    goal = np.repeat(robot.home_rad[None] + 0.2, 30, axis=0)
+    goal = np.repeat(robot.home_rad[None] + 0.01, 30, axis=0)
     still = np.zeros_like(goal)
     for k in range(1, 10):
         planner.follow(k * STEP_NS, goal, still, still)

@@ -25,7 +25,7 @@ def rest(arm, reason, word, seconds=1.5):
     assert state.mode is ControllerMode.STOPPED
     assert state.stop_reason is reason, state.stop_detail
     assert word in state.stop_detail
-    assert np.abs(arm.commands[-1].velocity).max() < 1e-3
+    assert np.abs(arm.commands[-1].velocity).max() <= 1e-4
     assert dict(arm.witness.violations) == {}, arm.witness.first
 
 
