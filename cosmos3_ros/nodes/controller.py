@@ -249,6 +249,11 @@ class ControllerNode(LifecycleBase):
 
     def _refuse_commander(self) -> None:
         others = self._commanders()
+        # This node's own publisher from before a deactivation takes a moment to leave the graph.
+        deadline = time.monotonic() + CONFLICT_WATCH_S
+        while self.get_fully_qualified_name() in others and time.monotonic() < deadline:
+            time.sleep(CONFLICT_POLL_S)
+            others = self._commanders()
         if others:
             raise SetupError(
                 f'{", ".join(others)} already publishes {self.resolve_topic_name("joint_command")}. Two '
