@@ -47,7 +47,8 @@ class GenerationChain:
         shared = dict(inputs)
         timestep = float(shared.pop('timestep'))
         if timestep not in self._times:
-            self._times[timestep] = time_embedding(self.dimensions, self._source, timestep)
+            self._times[timestep] = time_embedding(
+                self.dimensions, self._source, timestep).to(keys.device)
         outputs: Tensors = {}
         for segment, runner in self._parts:
             layers = slice(segment.first, segment.last)
@@ -82,7 +83,7 @@ class EngineBranch:
 
     def __init__(self, chain: GenerationChain, pack: SequencePack, keys: Any, values: Any) -> None:
         self._chain, self._pack, self._keys, self._values = chain, pack, keys, values
-        self._table = rotary_table(chain.dimensions, pack.generated_positions)
+        self._table = rotary_table(chain.dimensions, pack.generated_positions.to(keys.device))
 
     def velocity(self, vision: Any, action: Any, timestep: int, *, want_video: bool) -> tuple[Any, Any]:
         """Return velocities of video (1, C, T, h, w) and actions (rows, width), float32, zero where clean."""

@@ -67,7 +67,7 @@ def time_embedding(
     states = torch.cat((angles.cos(), angles.sin()), dim=-1)
     for i, width in ((1, 2 * half), (2, dimensions.hidden)):
         weight = source.tensor(f'time_embedder.linear_{i}.weight', (dimensions.hidden, width)).float()
-        states = states @ weight.T + source.tensor(
+        states = states.to(weight.device) @ weight.T + source.tensor(
             f'time_embedder.linear_{i}.bias', (dimensions.hidden,)).float()
         states = torch.nn.functional.silu(states) if i == 1 else states
     return states
