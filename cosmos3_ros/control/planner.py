@@ -176,7 +176,7 @@ class Planner:
 
 
 def _next_share(share: float, rejection: Rejection) -> float:
-    """Return the share of the change to try after ``share`` was rejected: one informed try, then the least."""
+    """Return the share to try after ``share`` was rejected: one informed try, then the least."""
     if share < 1.0:
         return LEAST_SHARE
     if rejection.limit in PROPORTIONAL and rejection.value > 0.0:
