@@ -55,13 +55,13 @@ class CompiledBackend:
         self._tower = GenerationTower(source, device, dtype, DOMAIN_ID, WIDTH, float8=float8)
         self._understanding = UnderstandingTower(
             source, device, dtype, checkpoint_hash, resident=understanding_resident)
-        self.contexts = ContextCache(self._compute_context, capacity)
+        self.contexts = ContextCache(self.compute_context, capacity)
         self._plan, self._guidance, self._batched = plan, guidance, batched
         self._capacity = capacity
         self._loops: OrderedDict[tuple[str, ...], CompiledLoop] = OrderedDict()
         self._noises: OrderedDict[tuple[int, ...], tuple[Any, Any]] = OrderedDict()
         self._kernels = Kernels.of(self._tower.device)
-        self._pool = torch.cuda.graph_pool_handle() if self._tower.device.type == 'cuda' else None
+        self._pool: Any = None
         self.context_s = 0.0
 
     def denoise(
@@ -87,6 +87,17 @@ class CompiledBackend:
             rows: NDArray[np.float32] = loop.run().cpu().numpy().copy()
         return rows
 
+    def resample(self, plan: Schedule, guidance: Guidance, *, batched: bool) -> None:
+        """Sample differently from now on."""
+        self._plan, self._guidance, self._batched = plan, guidance, batched
+        self._loops.clear()
+
+    def forget(self) -> None:
+        """Let go of everything that came from earlier requests: contexts, loops, graphs, noise."""
+        self.contexts = ContextCache(self.compute_context, self._capacity)
+        self._loops.clear()
+        self._noises.clear()
+
     def _loop(
         self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
     ) -> CompiledLoop:
@@ -100,7 +111,9 @@ class CompiledBackend:
             loop = CompiledLoop(
                 self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
                 batched=self._batched)
-            if self._pool is not None:
+            if self._tower.device.type == 'cuda':
+                if not self._loops:  # a pool lives as long as a graph in it does
+                    self._pool = torch.cuda.graph_pool_handle()
                 loop.capture(self._pool)
             self._loops[key] = loop
             if len(self._loops) > self._capacity:
@@ -122,7 +135,8 @@ class CompiledBackend:
         self._noises.move_to_end(key)
         return self._noises[key]
 
-    def _compute_context(self, ids: tuple[int, ...]) -> ReasonerContext:
+    def compute_context(self, ids: tuple[int, ...]) -> ReasonerContext:
+        """Run the understanding tower; how long that took is ``context_s``."""
         started = perf_counter()
         context = self._understanding.contexts([ids])[0]
         if self._tower.device.type == 'cuda':

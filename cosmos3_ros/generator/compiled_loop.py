@@ -135,6 +135,7 @@ class CompiledLoop:
         with torch.no_grad(), torch.cuda.graph(graph, pool=pool):
             self._result.copy_(self._denoise())
         self._graph = graph
+        torch.cuda.empty_cache()  # what the first run needed outside of the pool
 
     def _denoise(self) -> Any:
         first = self._tower.embed_vision(to_patches(self.clean, self.pack))  # clean: the same in all steps

@@ -1,16 +1,19 @@
 """The policy ``cosmos3``: a checkpoint's generator in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 import logging
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
 from cosmos3_ros.model.checkpoint import Checkpoint, CheckpointError
 from cosmos3_ros.model.loading import check_device, load_tokenizer, load_transformer, load_vae, torch_dtype
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
+from cosmos3_ros.model.picture_encoder import PictureEncoder
 from cosmos3_ros.model.prompt_tokens import prompt_tokens
 from cosmos3_ros.model.weight_source import CheckpointWeights
 from cosmos3_ros.resources import require
@@ -49,20 +52,22 @@ class Cosmos3Policy:
 
     def __init__(
         self, *, identity: ModelIdentity, joint_names: tuple[str, ...], backend: Any,
-        encoder: ObservationEncoder, tokenizer: Any, view: View, plan: Schedule, guidance: Guidance,
-        prompt_variant: str, action_width: int,
+        encoder: Any, tokenize: Callable[[str], tuple[int, ...]], view: View,
+        plan: Schedule, guidance: Guidance, prompt_variant: str, action_width: int,
     ) -> None:
         self.identity = identity
         self.joint_names = joint_names
-        self._backend = backend
+        self.backend = backend
         self._encoder = encoder
-        self._tokenizer = tokenizer
+        self._tokenize = tokenize
         self._view = view
         self._plan = plan
         self._guidance = guidance
         self._variant = prompt_variant
         self._action_width = action_width
         self._token_ids: dict[str, tuple[int, ...]] = {}
+        self.stages_ms: dict[str, float] = {}
+        """Of the last request; on CUDA the encoder's work counts where it is waited for, in denoise."""
         self._requests = 0
         self._closed = False
 
@@ -95,13 +100,18 @@ class Cosmos3Policy:
         started = perf_counter()
         state = droid_joint.state_row(observation, self.joint_names)
         picture = compose_view(observation.images, self._view)
-        prompt = build_prompt(instruction, self._variant, (self._view.canvas_height, self._view.canvas_width))
-        latent = self._encoder.encode(
-            place_on_canvas(picture, self._view), self._view.latent_height, self._view.latent_width)
+        ids = self.tokens_of(instruction)
+        composed = perf_counter()
+        latent = self._encoder.encode(picture)
+        encoded = perf_counter()
         frames = self.horizon // VIDEO_COMPRESSION + 1
-        rows = self._backend.denoise(
-            self._tokens(prompt), self._tokens(UNCONDITIONAL),
+        rows = self.backend.denoise(
+            ids, self._ids(UNCONDITIONAL),
             Request(latent, state, frames, self._action_width, seed, prefix))
+        denoised = perf_counter()
+        self.stages_ms = {
+            'compose': (composed - started) * 1e3, 'encode': (encoded - composed) * 1e3,
+            'denoise': (denoised - encoded) * 1e3}
         positions, gripper = droid_joint.read_rows(rows)
         self._requests += 1
         return ActionChunk(
@@ -111,11 +121,24 @@ class Cosmos3Policy:
             identity=self.identity, trace_id=f'cosmos3-{observation.stamp_ns}-{self._requests}',
             latency_s=perf_counter() - started)
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
+    def resample(self, plan: Schedule, guidance: Guidance, *, batched: bool = True) -> None:
+        """Sample differently from now on, with the same weights.
+
+        :param batched: With ``compiled``: both branches of guidance in one pass.
+        """
+        self._plan, self._guidance = plan, guidance
+        self.backend.resample(plan, guidance, batched=batched)
+
+    def tokens_of(self, instruction: str) -> tuple[int, ...]:
+        """Return the token ids that an instruction's prompt comes to."""
+        return self._ids(build_prompt(
+            instruction, self._variant, (self._view.canvas_height, self._view.canvas_width)))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
         if text not in self._token_ids:
             if len(self._token_ids) >= TEXTS_KEPT:
                 self._token_ids.clear()
-            self._token_ids[text] = prompt_tokens(self._tokenizer, text)
+            self._token_ids[text] = self._tokenize(text)
         return self._token_ids[text]
 
     def close(self) -> None:
@@ -123,7 +146,7 @@ class Cosmos3Policy:
         if self._closed:
             return
         self._closed = True
-        del self._backend, self._encoder, self._tokenizer
+        del self.backend, self._encoder, self._tokenize
 
 
 def create_cosmos3(
@@ -195,17 +218,39 @@ def create_cosmos3(
     if torch_threads > 0:
         torch.set_num_threads(torch_threads)
     made, width = _make_backend(opened, backend, device, dtype, plan, scale, understanding, branches)
-    compiled = backend == 'compiled'
+    compiled, view = backend == 'compiled', View.of(*opened.view)
     policy = Cosmos3Policy(
         identity=ModelIdentity(opened.label, f'{backend}/{dtype}/{device}', opened.trained),
         joint_names=joints, backend=made,
-        encoder=ObservationEncoder(
-            load_vae(opened, 'cpu', _activations(dtype)), device, frame_only=compiled),
-        tokenizer=load_tokenizer(opened), view=View.of(*opened.view), plan=plan, guidance=scale,
+        encoder=picture_encoder(load_vae(opened, 'cpu', _activations(dtype)), device, view, compiled),
+        tokenize=partial(prompt_tokens, load_tokenizer(opened)), view=view,
+        plan=plan, guidance=scale,
         prompt_variant=variant, action_width=width)
     if not opened.trained:
         logger.warning('checkpoint %s is not trained: its chunks mean nothing', opened.label)
     return policy
+
+
+def picture_encoder(vae: Any, device: str, view: View, frame_only: bool) -> Any:
+    """Return what encodes pictures: on the device in one go, or step by step as the reference does."""
+    encoder = ObservationEncoder(vae, device, frame_only=frame_only)
+    if not frame_only:
+        return ReferenceEncoder(encoder, view)
+    return PictureEncoder(
+        encoder, (view.height, view.width), (view.canvas_height, view.canvas_width),
+        (view.latent_height, view.latent_width))
+
+
+class ReferenceEncoder:
+    """Canvas on the host, the VAE's own encoder: the yardstick of :class:`PictureEncoder`."""
+
+    def __init__(self, encoder: ObservationEncoder, view: View) -> None:
+        self._encoder, self._view = encoder, view
+
+    def encode(self, picture: NDArray[np.uint8]) -> Any:
+        """Return float32 latents; see :meth:`PictureEncoder.encode`."""
+        return self._encoder.encode(
+            place_on_canvas(picture, self._view), self._view.latent_height, self._view.latent_width)
 
 
 def _activations(dtype: str) -> str:

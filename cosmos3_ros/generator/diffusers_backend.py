@@ -58,6 +58,10 @@ class DiffusersBackend:
     def __init__(self, transformer: Any, plan: Schedule, guidance: Guidance) -> None:
         self._transformer, self._plan, self._guidance = transformer, plan, guidance
 
+    def resample(self, plan: Schedule, guidance: Guidance, *, batched: bool) -> None:  # noqa: ARG002
+        """Sample differently from now on; branches are always apart here."""
+        self._plan, self._guidance = plan, guidance
+
     def denoise(
         self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
     ) -> NDArray[np.float32]:

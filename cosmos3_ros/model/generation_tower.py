@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cosmos3_ros.resources import require
 
-from .layer_math import activate, multiply, normalise, quantise_rows, rotate
+from .layer_math import feed_forward, multiply, normalise, quantise_rows, rotate
 from .tower_shape import TowerShape
 from .weight_source import WeightSource
 
@@ -161,5 +161,6 @@ def finish_layer(mixed: list[Any], hidden: list[Any], layer: Layer, shape: Tower
     :param hidden: Per branch the layer's input, (kept, hidden).
     """
     states = torch.cat(hidden) + multiply(torch.cat(mixed), layer.out, layer.out_scale)
-    joined = multiply(normalise(states, layer.norm_out, shape), layer.up, layer.up_scale)
-    return states + multiply(activate(joined, shape), layer.down, layer.down_scale)
+    return states + feed_forward(
+        normalise(states, layer.norm_out, shape), (layer.up, layer.up_scale), (layer.down, layer.down_scale),
+        shape)

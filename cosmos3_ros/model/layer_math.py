@@ -13,7 +13,7 @@ torch = require('torch', 'model')
 functional = require('torch.nn.functional', 'model')
 
 FP8_MAX = 448.0  # largest finite float8_e4m3fn (OCP 8-bit floating point specification, v1.0)
-_SMALLEST_AMAX = 1e-12  # a row of zeros stays zeros
+SMALLEST_AMAX = 1e-12  # a row of zeros stays zeros
 
 
 def normalise(states: Any, weight: Any, shape: TowerShape) -> Any:
@@ -57,15 +57,35 @@ def multiply(states: Any, weight: Any, scale: Any) -> Any:
     if scale is None:
         return functional.linear(states, weight)
     quantised, row_scale = quantise_rows(states)
+    return multiply_rows(quantised, row_scale, weight, scale, states.dtype)
+
+
+def multiply_rows(quantised: Any, row_scale: Any, weight: Any, scale: Any, dtype: Any) -> Any:
+    """Return the product of float8 rows and a float8 weight in ``dtype``."""
     return torch._scaled_mm(
-        quantised, weight.t(), scale_a=row_scale, scale_b=scale, out_dtype=states.dtype, use_fast_accum=True)
+        quantised, weight.t(), scale_a=row_scale, scale_b=scale, out_dtype=dtype, use_fast_accum=True)
 
 
 def quantise_rows(matrix: Any) -> tuple[Any, Any]:
     """Return float8_e4m3fn (rows, columns) and float32 scales (rows, 1), whose product is the matrix."""
     wide = matrix.float()
-    scale = wide.abs().amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_AMAX) / FP8_MAX
+    scale = wide.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST_AMAX) / FP8_MAX
     return (wide / scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale
+
+
+def feed_forward(states: Any, up: tuple[Any, Any], down: tuple[Any, Any], shape: TowerShape) -> Any:
+    """Return the feed-forward's result.
+
+    :param up: Weight and scale of gate and up side by side, or of up alone.
+    :param down: Weight and scale.
+    """
+    joined = multiply(states, *up)
+    if down[1] is not None and shape.gated and joined.is_cuda:
+        from .float8_kernels import gate_and_quantise  # Triton comes with CUDA's torch only
+
+        quantised, row_scale = gate_and_quantise(joined)
+        return multiply_rows(quantised, row_scale, *down, states.dtype)
+    return multiply(activate(joined, shape), *down)
 
 
 def activate(joined: Any, shape: TowerShape) -> Any:

@@ -25,14 +25,20 @@ class FrameConvolution(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
-        self.register_buffer('weight', convolution.weight.detach()[:, :, -1].contiguous())
+        weight = convolution.weight.detach()[:, :, -1].contiguous()
+        if weight.is_cuda:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        self.register_buffer('weight', weight)
         self.register_buffer('bias', convolution.bias.detach())
         self._stride, self._padding = convolution.stride[1:], convolution._padding[2::-2]
 
     def forward(self, frame: Any, cache: Any = None) -> Any:  # noqa: ARG002 (nothing came before)
         """Return (1, outputs, 1, H, W) of (1, inputs, 1, H, W)."""
+        picture = frame[:, :, 0]
+        if picture.is_cuda:  # the layout that tensor cores read
+            picture = picture.contiguous(memory_format=torch.channels_last)
         return functional.conv2d(
-            frame[:, :, 0], self.weight, self.bias, self._stride, self._padding)[:, :, None]
+            picture, self.weight, self.bias, self._stride, self._padding)[:, :, None]
 
 
 def keep_first_frame(module: Any) -> None:
@@ -62,12 +68,12 @@ class ObservationEncoder:
             vae.quant_conv = FrameConvolution(vae.quant_conv)
         if device is not None:
             vae.to(device)
-        self._device = torch.device(vae.device if device is None else device)
+        self.device = torch.device(vae.device if device is None else device)
         self._dtype = vae.dtype
         shape = (1, -1, 1, 1, 1)
-        self._mean = torch.tensor(vae.config.latents_mean, dtype=self._dtype, device=self._device).view(shape)
+        self._mean = torch.tensor(vae.config.latents_mean, dtype=self._dtype, device=self.device).view(shape)
         self._inverse_std = 1.0 / torch.tensor(
-            vae.config.latents_std, dtype=self._dtype, device=self._device).view(shape)
+            vae.config.latents_std, dtype=self._dtype, device=self.device).view(shape)
 
     def encode(self, pixels: NDArray[np.float32], latent_height: int, latent_width: int) -> Any:
         """Return float32 latents (1, 48, 1, latent_height, latent_width), normalised.
@@ -77,7 +83,10 @@ class ObservationEncoder:
         :param latent_width: Columns to keep, from the left.
         """
         with torch.no_grad():
-            frames = torch.from_numpy(pixels)[None, :, None].to(self._device, self._dtype)
-            raw = self._vae.encode(frames).latent_dist.mode()
-            latent = ((raw - self._mean) * self._inverse_std).float()
-        return latent[..., :latent_height, :latent_width].contiguous()
+            latent = self.encode_frame(torch.from_numpy(pixels).to(self.device))
+            return latent[..., :latent_height, :latent_width].contiguous()
+
+    def encode_frame(self, pixels: Any) -> Any:
+        """Return float32 latents (1, 48, 1, H / 16, W / 16) of a tensor (3, H, W) on the device."""
+        raw = self._vae.encode(pixels[None, :, None].to(self._dtype)).latent_dist.mode()
+        return ((raw - self._mean) * self._inverse_std).float()

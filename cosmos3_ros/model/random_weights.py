@@ -22,10 +22,11 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, np.dty
         return np.ones(shape, np.float32)
     stream = np.random.RandomState(zlib.crc32(f'{seed}/{name}'.encode()))
     value: np.ndarray[Any, np.dtype[np.float32]] = stream.standard_normal(shape).astype(np.float32)
-    return value * np.float32(_scale(name, shape))
+    return value * np.float32(scale_of(name, shape))
 
 
-def _scale(name: str, shape: tuple[int, ...]) -> float:
+def scale_of(name: str, shape: tuple[int, ...]) -> float:
+    """Return the standard deviation that a matrix, embedding or convolution starts with."""
     if name == 'embed_tokens.weight':
         return 1.0
     if name == 'pos_embed.weight' or len(shape) == 1:

@@ -138,7 +138,7 @@ def test_joints_in_another_order_are_sorted_out(policy, droid_observation):
 
 def test_instructions_are_remembered_and_do_not_leak(policies, droid_observation):
     policy = policies['compiled']
-    contexts = policy._backend.contexts
+    contexts = policy.backend.contexts
     first = policy.generate(droid_observation, 'one', seed=0).positions
     before = contexts.misses
     policy.generate(droid_observation, 'two', seed=0)
@@ -148,7 +148,7 @@ def test_instructions_are_remembered_and_do_not_leak(policies, droid_observation
     for i in range(12):  # more than are kept
         policy.generate(droid_observation, f'task {i}', seed=0)
     assert (policy.generate(droid_observation, 'one', seed=0).positions == first).all()
-    assert len(policy._backend._loops) <= 8
+    assert len(policy.backend._loops) <= 8
 
 
 @pytest.mark.parametrize('change, error, message', [

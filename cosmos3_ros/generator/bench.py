@@ -1,0 +1,298 @@
+"""How fast, how large and how repeatable is a policy's request?
+
+A request is what a node makes: pictures in host memory in, a chunk in host memory out. The yardstick is
+the backend ``diffusers`` with the same weights, steps and guidance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+import gc
+import logging
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
+from cosmos3_ros.model.nano_weights import RandomNano
+from cosmos3_ros.resources import require
+
+from . import droid_joint
+from .compiled_backend import CompiledBackend
+from .composed_view import DROID_VIEW
+from .cosmos3_policy import BRANCHES, FLOAT8, Cosmos3Policy, create_cosmos3, picture_encoder
+from .diffusers_backend import DiffusersBackend
+from .guidance import Guidance
+from .policy import PolicyError
+from .sampler import schedule
+
+torch = require('torch', 'model')
+logger = logging.getLogger(__name__)
+
+NANO_RANDOM = 'nano-random'
+JOINTS = tuple(f'joint{i}' for i in range(1, droid_joint.ARM_JOINTS + 1))
+EMPTY_TEXT_TOKENS = 10  # the empty text through Nano's chat template
+GIGA = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of the table.
+
+    :param backend: ``compiled`` or ``diffusers``.
+    :param interval: Timesteps between which guidance is on; None is always.
+    """
+
+    name: str
+    backend: str
+    dtype: str
+    steps: int = droid_joint.STEPS
+    interval: tuple[float, float] | None = None
+    branches: str = BRANCHES[0]
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What one variant gave, times in milliseconds, sizes in gigabytes (1e9 bytes)."""
+
+    variant: Variant
+    prompt_tokens: int
+    request_ms: float
+    request_p99_ms: float
+    stages_ms: dict[str, float]
+    first_request_s: float
+    context_s: float
+    resident_gb: float
+    peak_gb: float
+    deterministic: bool
+    chunk: ActionChunk = field(repr=False)
+
+
+def droid_variants(device: str) -> tuple[Variant, ...]:
+    """Return the variants that make sense on a device; the last one is the yardstick."""
+    if not device.startswith('cuda'):
+        return (Variant('compiled float32', 'compiled', 'float32'),
+                Variant('compiled float32, guidance interval', 'compiled', 'float32', interval=(960, 1001)),
+                Variant('compiled float32, 2 steps', 'compiled', 'float32', steps=2),
+                Variant('diffusers float32', 'diffusers', 'float32'))
+    return (Variant('compiled BF16', 'compiled', 'bfloat16'),
+            Variant('compiled BF16, guidance interval', 'compiled', 'bfloat16', interval=(960, 1001)),
+            Variant('compiled BF16, 2 steps', 'compiled', 'bfloat16', steps=2),
+            Variant('compiled FP8', 'compiled', FLOAT8),
+            Variant('compiled FP8, guidance interval', 'compiled', FLOAT8, interval=(960, 1001)),
+            Variant('compiled FP8, 2 steps', 'compiled', FLOAT8, steps=2),
+            Variant('diffusers BF16', 'diffusers', 'bfloat16'))
+
+
+def run_bench(
+    checkpoint: str, device: str, *, prompt_tokens: tuple[int, ...] = (128,), repeats: int = 20,
+    variants: tuple[Variant, ...] | None = None, report: Callable[[Measurement], None] | None = None,
+) -> dict[str, Any]:
+    """Measure all variants and return the summary that ``cosmos3 bench generator`` prints.
+
+    :param checkpoint: As for :func:`create_cosmos3`, or ``nano-random``: random weights at the exact
+        shape of Cosmos3-Nano, made on the device.
+    :param prompt_tokens: Lengths of the prompt; of a real checkpoint, words are added until it has them.
+    :param repeats: Timed requests per row, after two that are not.
+    :param report: Called with each row as it is there.
+    :raises PolicyError: No request can be made.
+    """
+    if repeats < 3:
+        raise PolicyError(f'repeats: {repeats} arrived, at least 3 are needed')
+    chosen = variants or droid_variants(device)
+    source = RandomNano(device) if checkpoint == NANO_RANDOM else None
+    rows: list[Measurement] = []
+    context_difference = 0.0
+    for group in _grouped(chosen):
+        gc.collect()
+        start_gb = _start_memory(device)
+        policy_parts = None
+        for variant in group:
+            policy = _make(checkpoint, device, variant, source, policy_parts)
+            policy_parts = policy
+            for tokens in prompt_tokens:
+                row = _measure(policy, variant, device, tokens, repeats, start_gb)
+                rows.append(row)
+                if report is not None:
+                    report(row)
+        if group[0].backend == 'compiled':
+            context_difference = max(context_difference, context_repeats(policy))
+        del policy, policy_parts
+    return {**_summary(rows), 'context_max_diff': context_difference}
+
+
+def _grouped(variants: tuple[Variant, ...]) -> list[list[Variant]]:
+    """Variants that share resident weights stand together: those are loaded once."""
+    groups: dict[tuple[str, str], list[Variant]] = {}
+    for variant in variants:
+        groups.setdefault((variant.backend, variant.dtype), []).append(variant)
+    return list(groups.values())
+
+
+def _make(
+    checkpoint: str, device: str, variant: Variant, source: RandomNano | None, sibling: Any,
+) -> Cosmos3Policy:
+    plan, guidance = schedule(variant.steps, droid_joint.SHIFT), Guidance(
+        droid_joint.GUIDANCE, variant.interval)
+    if sibling is not None:
+        sibling.resample(plan, guidance, batched=variant.branches == 'batched')
+        made: Cosmos3Policy = sibling
+        return made
+    if source is None:
+        return create_cosmos3(
+            checkpoint=checkpoint, joint_names=JOINTS, backend=variant.backend, device=device,
+            dtype=variant.dtype, steps=variant.steps, guidance_interval=variant.interval,
+            branches=variant.branches, torch_threads=0)
+    backend: Any
+    if variant.backend == 'diffusers':
+        backend = DiffusersBackend(source.transformer(), plan, guidance)
+    else:
+        backend = CompiledBackend(
+            source, device, torch.bfloat16, NANO_RANDOM, plan, guidance, float8=variant.dtype == FLOAT8,
+            batched=variant.branches == 'batched')
+    return Cosmos3Policy(
+        identity=ModelIdentity(NANO_RANDOM, f'{variant.backend}/{variant.dtype}/{device}', False),
+        joint_names=JOINTS, backend=backend,
+        encoder=picture_encoder(source.vae(), device, DROID_VIEW, variant.backend == 'compiled'),
+        tokenize=_count_tokens, view=DROID_VIEW, plan=plan, guidance=guidance, prompt_variant='plain',
+        action_width=int(source.config['action_dim']))
+
+
+def _count_tokens(text: str) -> tuple[int, ...]:
+    """Turn a prompt that :func:`instruction_of` made into as many ids as it says."""
+    if not text:
+        return tuple(range(1000, 1000 + EMPTY_TEXT_TOKENS))
+    count = int(text.split()[1])
+    return tuple((7919 * i + 13) % 150000 for i in range(count))
+
+
+def instruction_of(policy: Cosmos3Policy, tokens: int) -> str:
+    """Return an instruction whose prompt has ``tokens`` tokens, or the nearest number above."""
+    if policy.identity.checkpoint == NANO_RANDOM:
+        return f'prompt {tokens} tokens'
+    instruction = 'put the red cube into the blue bowl'
+    while len(policy.tokens_of(instruction)) < tokens:
+        instruction += ' and wait'
+    return instruction
+
+
+def droid_observation(seed: int = 0) -> Observation:
+    """Return noise in three cameras of 640 x 360, as the DROID robots have them, and a pose."""
+    random = np.random.default_rng(seed)
+    return Observation(
+        stamp_ns=0, skew_ns=0, joint_names=JOINTS, gripper=0.25,
+        joint_position=np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.7]),
+        images={slot: random.integers(0, 256, (360, 640, 3), dtype=np.uint8)
+                for slot in droid_joint.CAMERA_SLOTS})
+
+
+def _measure(
+    policy: Cosmos3Policy, variant: Variant, device: str, tokens: int, repeats: int, start_gb: float,
+) -> Measurement:
+    instruction = instruction_of(policy, tokens)
+    observation = droid_observation()
+    started = perf_counter()
+    chunk = policy.generate(observation, instruction, seed=0)
+    first_s = perf_counter() - started
+    policy.generate(observation, instruction, seed=0)
+    times, stages = [], []
+    same = True
+    for _ in range(repeats):
+        started = perf_counter()
+        again = policy.generate(observation, instruction, seed=0)
+        times.append((perf_counter() - started) * 1e3)
+        stages.append(dict(policy.stages_ms))
+        same &= _equal(chunk, again)
+    context_s = 0.0
+    if variant.backend == 'compiled':
+        # Forgotten and computed anew: another graph, another context, the same bytes.
+        backend = policy.backend
+        backend.forget()
+        same &= _equal(chunk, policy.generate(observation, instruction, seed=0))
+        context_s = backend.context_s
+    resident, peak = _memory(device, start_gb)
+    return Measurement(
+        variant=variant, prompt_tokens=len(policy.tokens_of(instruction)), request_ms=median(times),
+        request_p99_ms=float(np.percentile(times, 99)),
+        stages_ms={name: round(median(s[name] for s in stages), 3) for name in stages[0]},
+        first_request_s=first_s, context_s=context_s, resident_gb=resident, peak_gb=peak,
+        deterministic=same, chunk=chunk)
+
+
+def _equal(one: ActionChunk, other: ActionChunk) -> bool:
+    return (one.positions.tobytes() == other.positions.tobytes()
+            and one.gripper.tobytes() == other.gripper.tobytes())
+
+
+def context_repeats(policy: Cosmos3Policy) -> float:
+    """Return the largest difference between a cached context and the same one computed again."""
+    backend = policy.backend
+    ids = policy.tokens_of('prompt 128 tokens')
+    kept = backend.contexts.get(ids)
+    again = backend.compute_context(ids)
+    return max(float((a.float() - b.float()).abs().max()) for a, b in zip(
+        (*kept.keys, *kept.values), (*again.keys, *again.values), strict=True))
+
+
+def _start_memory(device: str) -> float:
+    if not device.startswith('cuda'):
+        return 0.0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return _used_gb(device)
+
+
+def _used_gb(device: str) -> float:
+    free, total = torch.cuda.mem_get_info(device)
+    return float(total - free) / GIGA
+
+
+def _memory(device: str, start_gb: float) -> tuple[float, float]:
+    """Return resident and peak memory in GB: on CUDA of the whole process, its context included."""
+    if not device.startswith('cuda'):
+        process = require('psutil', 'model').Process()
+        resident = process.memory_info().rss / GIGA
+        peak = require('resource', 'model').getrusage(0).ru_maxrss * 1024 / GIGA
+        return resident, peak
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    outside = _used_gb(device) - torch.cuda.memory_reserved(device) / GIGA
+    logger.debug('memory at the start of the group: %.2f GB', start_gb)
+    return _used_gb(device), torch.cuda.max_memory_reserved(device) / GIGA + outside
+
+
+def _summary(rows: list[Measurement]) -> dict[str, Any]:
+    """Compare each row with the yardstick of the same prompt; the first row is the headline."""
+    yard = {r.prompt_tokens: r for r in rows if r.variant.backend == 'diffusers'}
+    first = rows[0]
+    base = {(r.variant.dtype, r.variant.steps, r.prompt_tokens): r for r in rows
+            if r.variant.backend == 'compiled' and r.variant.interval is None}
+    table = []
+    for row in rows:
+        reference = yard.get(row.prompt_tokens)
+        exact = base.get(('bfloat16', row.variant.steps, row.prompt_tokens))
+        entry: dict[str, Any] = {
+            'variant': row.variant.name, 'prompt_tokens': row.prompt_tokens,
+            'request_ms': round(row.request_ms, 2), 'request_p99_ms': round(row.request_p99_ms, 2),
+            'stages_ms': row.stages_ms, 'first_request_s': round(row.first_request_s, 2),
+            'context_s': round(row.context_s, 3), 'resident_gb': round(row.resident_gb, 2),
+            'peak_gb': round(row.peak_gb, 2), 'deterministic': row.deterministic}
+        if reference is not None:
+            entry['speedup'] = round(reference.request_ms / row.request_ms, 3)
+            if row.variant.interval is None and row.variant.steps == reference.variant.steps:
+                entry['max_diff_rad'] = float(
+                    np.abs(row.chunk.positions - reference.chunk.positions).max())
+        if row.variant.dtype == FLOAT8 and exact is not None and row.variant.interval is None:
+            drift = np.abs(row.chunk.positions - exact.chunk.positions)
+            entry['drift_rms_rad'] = [round(float(x), 5) for x in np.sqrt((drift ** 2).mean(axis=0))]
+            entry['drift_max_rad'] = [round(float(x), 5) for x in drift.max(axis=0)]
+        table.append(entry)
+    head = table[0]
+    return {
+        'request_ms': head['request_ms'], 'speedup_vs_diffusers': head.get('speedup'),
+        'chunk_max_diff_rad': head.get('max_diff_rad'),
+        'deterministic': all(r.deterministic for r in rows),
+        'peak_memory_gb': round(first.peak_gb, 2), 'rows': table}
+
+

@@ -1,0 +1,83 @@
+"""Composed picture to clean latent on the device: canvas, scaling and VAE, on CUDA as one graph."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosmos3_ros.resources import require
+
+from .observation_encoder import ObservationEncoder
+
+torch = require('torch', 'model')
+
+# Each byte's value in -1..1, divided in float32 on the host: devices divide by multiplying, and differ.
+BYTE_VALUES: NDArray[np.float32] = (
+    np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0))
+
+
+class PictureEncoder:
+    """Encodes pictures of one size.
+
+    :param encoder: Encodes first frames.
+    :param picture_size: Height and width in pixels.
+    :param canvas_size: What the VAE sees: the picture at the top left, mirrored beyond its edges, or its
+        edge repeated where the rest is as large as the picture.
+    :param latent_size: Rows and columns of latents to keep.
+    """
+
+    def __init__(
+        self, encoder: ObservationEncoder, picture_size: tuple[int, int], canvas_size: tuple[int, int],
+        latent_size: tuple[int, int],
+    ) -> None:
+        self._encoder, self._latent_size = encoder, latent_size
+        device = encoder.device
+        rest = [canvas - size for canvas, size in zip(canvas_size, picture_size, strict=True)]
+        mode = 'reflect' if all(r < s for r, s in zip(rest, picture_size, strict=True)) else 'edge'
+        self._places = [
+            torch.from_numpy(np.pad(np.arange(size), (0, more), mode=mode)).to(device)  # type: ignore[call-overload]
+            for size, more in zip(picture_size, rest, strict=True)]
+        self._values = torch.from_numpy(BYTE_VALUES).to(device)
+        self._picture = torch.zeros((*picture_size, 3), dtype=torch.uint8, device=device)
+        self._staging = torch.zeros(
+            (*picture_size, 3), dtype=torch.uint8, pin_memory=device.type == 'cuda')
+        self._result: Any = None
+        self._graph: Any = None
+
+    def encode(self, picture: NDArray[np.uint8]) -> Any:
+        """Return float32 latents (1, 48, 1, rows, columns), overwritten by the next call on CUDA.
+
+        :param picture: uint8 (height, width, 3) RGB.
+        """
+        with torch.no_grad():
+            self._staging.numpy()[:] = picture
+            self._picture.copy_(self._staging, non_blocking=True)
+            if self._encoder.device.type != 'cuda':
+                return self._run()
+            if self._graph is None:
+                self._capture()
+            self._graph.replay()
+        return self._result
+
+    def canvas(self) -> Any:
+        """Return the VAE's input of the picture in place, float32 (3, canvas height, canvas width)."""
+        rows, columns = self._places
+        placed = self._picture.index_select(0, rows).index_select(1, columns)
+        return self._values[placed.permute(2, 0, 1).long()]
+
+    def _run(self) -> Any:
+        rows, columns = self._latent_size
+        return self._encoder.encode_frame(self.canvas())[..., :rows, :columns].contiguous()
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream(self._encoder.device)
+        stream.wait_stream(torch.cuda.current_stream(self._encoder.device))
+        with torch.cuda.stream(stream):
+            self._run()  # lets cuDNN choose its algorithms
+        torch.cuda.current_stream(self._encoder.device).wait_stream(stream)
+        torch.cuda.synchronize(self._encoder.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._result = self._run()
+        self._graph = graph
+        torch.cuda.empty_cache()
