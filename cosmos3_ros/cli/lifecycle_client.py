@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import time
 from typing import Any
 
-from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 
 from .console import CommandError
 
+LOOK_S = 2.0
+"""How often a pending call also looks at the node's state."""
 POLL_S = 0.05
 """How often a pending call checks its answer and the node's process."""
 
@@ -23,17 +25,17 @@ class LifecycleError(CommandError):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One transition: its id and the state that it ends in."""
+    """One transition: its id and the label of the state that it ends in."""
 
     transition: int
-    reached: int
+    label: str
 
 
 STEPS = {
-    'configure': _Step(Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
-    'activate': _Step(Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
-    'deactivate': _Step(Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
-    'cleanup': _Step(Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+    'configure': _Step(Transition.TRANSITION_CONFIGURE, 'inactive'),
+    'activate': _Step(Transition.TRANSITION_ACTIVATE, 'active'),
+    'deactivate': _Step(Transition.TRANSITION_DEACTIVATE, 'inactive'),
+    'cleanup': _Step(Transition.TRANSITION_CLEANUP, 'unconfigured'),
 }
 
 
@@ -123,8 +125,16 @@ class PendingTransition:
         :raises LifecycleError: The node refused, failed or did not answer in time.
         """
         client = self._client
+        next_look = time.monotonic() + LOOK_S
         while not self._future.done():
             client._alive()
+            if time.monotonic() > next_look:
+                # The answer to a transition that took long can get lost; the state tells as well.
+                if client.state() == STEPS[self._step].label and not self._future.done():
+                    client._node.get_logger().warning(
+                        f'{client.target}: no answer to {self._step}, but it is {STEPS[self._step].label}')
+                    return
+                next_look = time.monotonic() + LOOK_S
             if time.monotonic() > self._deadline:
                 raise LifecycleError(
                     f'{client.target}: {self._step} did not end within {self._timeout_s:.0f} s; '
