@@ -22,6 +22,7 @@ SHADOW_STATE_HZ = 100.0
 """On a recorded episode nothing is commanded, so the plan is recorded through controller_state instead."""
 FINAL_COUNTS_S = 2.5
 RECORDER_CLOSE_S = 20.0
+REST_TIMEOUT_S = 5.0
 PROFILES = {'robot': 'commissioning', 'simulation': 'lab', 'replay': 'lab'}
 
 
@@ -69,9 +70,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with running('cosmos3_up', logs, output, own_domain=episode is not None) as live:
         recorder = live.graph.start_recorder(bag) if bag is not None else None
         _bring_up(args, live, checkpoint, episode)
+        interrupted = False
         try:
             _watch(args, live, output, replaying=episode is not None)
+            _disarm(live)
         except KeyboardInterrupt:
+            # The controller brakes by itself when it is asked to end.
+            interrupted = True
             output.say('stopping')
         counts = _counts(live)
         if recorder is not None:
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         'robot': args.robot, 'profile': args.profile, 'policy': args.policy, **counts,
         'elapsed_s': time.monotonic() - began_s}
     if bag is not None:
-        summary = summarise_run(bag, limits, ())
+        summary = summarise_run(bag, limits, (), ends_at_rest=not interrupted)
         shadow, samples = check_shadow(bag, limits)
         values.update({
             'images_published': summary.images_published, 'images_recorded': summary.images_recorded,
@@ -175,6 +180,17 @@ def _watch(args: argparse.Namespace, live: Running, output: Output, *, replaying
             (lambda: replaying and played()), args.duration or float('inf'), live.graph.check)
         if replaying:
             live.rest(FINAL_COUNTS_S)
+
+
+def _disarm(live: Running) -> None:
+    """Bring a commanded arm to rest before the processes end."""
+    if live.monitor.mode != 'RUNNING':
+        return
+    from std_srvs.srv import Trigger
+    client = live.session.node.create_client(Trigger, 'controller/disarm')
+    live.session.call(client, Trigger.Request(), REST_TIMEOUT_S, live.graph.check)
+    live.session.wait_for(
+        lambda: live.monitor.mode not in ('RUNNING', 'STOPPING'), REST_TIMEOUT_S, live.graph.check)
 
 
 def _counts(live: Running) -> dict[str, Any]:

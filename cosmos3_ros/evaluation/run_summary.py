@@ -36,10 +36,13 @@ class RunSummary:
     lost: int
 
 
-def summarise_run(path: Path, limits: CheckedLimits, breaks_ns: tuple[int, ...]) -> RunSummary:
+def summarise_run(
+    path: Path, limits: CheckedLimits, breaks_ns: tuple[int, ...], *, ends_at_rest: bool = True,
+) -> RunSummary:
     """Read a recording and check its commands.
 
     :param breaks_ns: Simulated instants at which a reset moved the arm.
+    :param ends_at_rest: False if the run was interrupted, so that the recording may end in motion.
     :raises BagError: The bag cannot be read.
     """
     counts = json.loads((path / 'recording.json').read_text())['topics']
@@ -50,7 +53,8 @@ def summarise_run(path: Path, limits: CheckedLimits, breaks_ns: tuple[int, ...])
         report = LimitReport()
         if bag.topics.get('/joint_command', ('', 0))[1]:
             commands = read_commands(bag, limits.joint_names)
-            report = check_commands(commands.log, limits, breaks_ns=breaks_ns)
+            report = check_commands(
+                commands.log, limits, breaks_ns=breaks_ns, ends_at_rest=ends_at_rest)
         factor = realtime_factor(bag)
     recorded = sum(topic['received'] for topic in images.values())
     return RunSummary(
