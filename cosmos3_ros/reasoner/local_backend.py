@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
 import threading
 import time
@@ -12,11 +13,14 @@ import numpy as np
 from ..contracts import Clip, ModelIdentity
 from ..model.checkpoint import Checkpoint, CheckpointError
 from ..model.loading import check_device
+from ..model.reasoner_context import ReasonerContext
+from ..model.tower_hash import understanding_hash
 from ..resources import require
 from .answer_end import answer_is_complete
 from .backend import Answer, BackendError
 from .efficient_video_sampling import check_rate
 from .questions import Question
+from .resident_tower import ResidentWeights
 from .video_prompt import VideoPrompt, VideoSettings, build_prompt
 
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
@@ -101,7 +105,7 @@ class LocalBackend(ABC):
                 raise BackendError(f'threads: {threads} arrived, at least 1 is allowed')
             torch.set_num_threads(threads)
         self._settings = VideoSettings.load(opened.directory, max_clip_pixels)
-        self._model, self._tokenizer = _load(opened.directory, getattr(torch, dtype), self._device)
+        self._model, self._tokenizer = load_model(opened.directory, getattr(torch, dtype), self._device)
         ends = self._model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         pruned = f'/evs{self._rate:g}' if self._rate else ''
@@ -109,6 +113,8 @@ class LocalBackend(ABC):
             opened.label, f'{self.engine}/{dtype}/{device}{pruned}', opened.trained)
         self._clock_s = clock_s
         self._lock = threading.Lock()
+        self._directory = opened.directory
+        self._understanding: Any = None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -130,7 +136,7 @@ class LocalBackend(ABC):
     def close(self) -> None:
         """Release the model."""
         with self._lock:
-            self._model = None
+            self._model = self._understanding = None
 
     def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
         """Answer greedily, up to the model's end, the wanted JSON's closing bracket or the budget.
@@ -159,12 +165,45 @@ class LocalBackend(ABC):
             watch.text(), prompt_tokens, len(watch.tokens), watch.finish,
             prepared_s - begin_s, watch.first_token_s - begin_s, end_s - begin_s)
 
+    def contexts(self, texts: Sequence[Sequence[int]]) -> list[ReasonerContext]:
+        """Return what the generator needs of some instructions, computed with the resident weights.
+
+        Equal, bit for bit on a CPU in float32, to the keys and values that the generator's own copy of
+        this tower would have. They carry a hash over the tower's weights in the checkpoint, the tokens
+        and the precision; ``ReasonerContext.save`` and ``load`` keep and check it.
+
+        :param texts: Token ids of each, as ``model.prompt_tokens`` returns them.
+        :raises BackendError: Closed, the checkpoint holds no generator, or the weights have eight bits.
+        """
+        torch = require('torch', 'model')
+        with self._lock:
+            if self._model is None:
+                raise BackendError('the backend is closed')
+            try:
+                if self._understanding is None:
+                    # diffusers computes its rotary table: a need of contexts, not of answers.
+                    from ..model.understanding_tower import UnderstandingTower
+
+                    # Hashing reads the whole tower once: seconds for Nano, so only when it is needed.
+                    digest = understanding_hash(self._directory)
+                    config = json.loads((self._directory / 'transformer' / 'config.json').read_text('utf-8'))
+                    self._understanding = UnderstandingTower(
+                        ResidentWeights(self._model, config), self._device, self._model.dtype, digest)
+                with torch.inference_mode():
+                    return list(self._understanding.contexts(texts))
+            except (CheckpointError, OSError, ValueError) as error:
+                raise BackendError(f'reasoner contexts: {error}') from error
+
     @abstractmethod
     def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch) -> int:
         """Show each new token to ``watch`` until it says stop; return the prompt's tokens."""
 
 
-def _load(directory: Path, dtype: Any, device: Any) -> tuple[Any, Any]:
+def load_model(directory: Path, dtype: Any, device: Any) -> tuple[Any, Any]:
+    """Return a checkpoint's model, ready to run, and its tokenizer.
+
+    :raises BackendError: Missing or foreign files.
+    """
     transformers = require('transformers', 'model')
     try:
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)

@@ -100,6 +100,11 @@ class StaticDecoder:
         self._visions: dict[tuple[Grid, ...], _Vision] = {}
         self._prompts: dict[tuple[int, int, tuple[Grid, ...]], _Prompt] = {}
 
+    @property
+    def weight_bytes(self) -> int:
+        """What one decoded token has to read."""
+        return self._weights.size_bytes
+
     def write(self, given: DecoderInput, most: int) -> Iterator[int]:
         """Yield up to ``most`` tokens, each the most probable next one.
 
