@@ -20,6 +20,19 @@ def add_parser(subparsers: Any) -> None:
     controller.add_argument('--seed', type=int, default=0, help='reproduces a run (default: %(default)s)')
     add_json(controller)
     controller.set_defaults(run=run_controller)
+    generator = what.add_parser(
+        'generator', help='time, memory and repeatability of a policy, against diffusers')
+    generator.add_argument(
+        '--checkpoint', required=True,
+        help="directory, packaged name or Hub id, or nano-random: random weights at Cosmos3-Nano's shape")
+    generator.add_argument('--device', default='cpu', help='torch device (default: %(default)s)')
+    generator.add_argument(
+        '--prompt-tokens', type=int, nargs='+', default=[128], metavar='N',
+        help='lengths of the prompt (default: 128)')
+    generator.add_argument(
+        '--repeats', type=int, default=20, help='timed requests per row (default: %(default)s)')
+    add_json(generator)
+    generator.set_defaults(run=run_generator)
 
 
 def run_controller(args: argparse.Namespace, output: Output) -> int:
@@ -35,3 +48,13 @@ def run_controller(args: argparse.Namespace, output: Output) -> int:
     report['lateness_ms'] = measure_lateness(LATENESS_S)
     output.result(report)
     return 0 if not any(report['violations'].values()) else 1
+
+
+def run_generator(args: argparse.Namespace, output: Output) -> int:
+    """Measure a policy's requests; fails if one gave different bytes the second time."""
+    from ..generator.bench import run_bench
+
+    report = run_bench(
+        args.checkpoint, args.device, prompt_tokens=tuple(args.prompt_tokens), repeats=args.repeats)
+    output.result(report)
+    return 0 if report['deterministic'] else 1

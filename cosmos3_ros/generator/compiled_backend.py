@@ -43,6 +43,8 @@ class CompiledBackend:
         :class:`UnderstandingTower`.
     :param batched: Both branches of guidance in one pass.
     :param capacity: Instructions kept.
+    :param pool: Memory of CUDA graphs, shared with the picture encoder's: one runs after the other. It
+        lives as long as a graph in it does; None gives every loop its own.
     """
 
     name = 'compiled'
@@ -50,7 +52,7 @@ class CompiledBackend:
     def __init__(
         self, source: WeightSource, device: Any, dtype: Any, checkpoint_hash: str, plan: Schedule,
         guidance: Guidance, *, float8: bool = False, understanding_resident: bool = False,
-        batched: bool = True, capacity: int = 8,
+        batched: bool = True, capacity: int = 8, pool: Any = None,
     ) -> None:
         self._tower = GenerationTower(source, device, dtype, DOMAIN_ID, WIDTH, float8=float8)
         self._understanding = UnderstandingTower(
@@ -61,7 +63,7 @@ class CompiledBackend:
         self._loops: OrderedDict[tuple[str, ...], CompiledLoop] = OrderedDict()
         self._noises: OrderedDict[tuple[int, ...], tuple[Any, Any]] = OrderedDict()
         self._kernels = Kernels.of(self._tower.device)
-        self._pool: Any = None
+        self._pool = pool
         self.context_s = 0.0
 
     def denoise(
@@ -112,8 +114,6 @@ class CompiledBackend:
                 self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
                 batched=self._batched)
             if self._tower.device.type == 'cuda':
-                if not self._loops:  # a pool lives as long as a graph in it does
-                    self._pool = torch.cuda.graph_pool_handle()
                 loop.capture(self._pool)
             self._loops[key] = loop
             if len(self._loops) > self._capacity:
@@ -138,7 +138,8 @@ class CompiledBackend:
     def compute_context(self, ids: tuple[int, ...]) -> ReasonerContext:
         """Run the understanding tower; how long that took is ``context_s``."""
         started = perf_counter()
-        context = self._understanding.contexts([ids])[0]
+        # Kept on the host: each loop holds its own copy, laid out as it needs it.
+        context = self._understanding.contexts([ids])[0].on_host()
         if self._tower.device.type == 'cuda':
             torch.cuda.synchronize(self._tower.device)
         self.context_s = perf_counter() - started

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, prepare_attention
-from cosmos3_ros.model.layer_math import rotary_table
+from cosmos3_ros.model.layer_math import add, rotary_table
 from cosmos3_ros.model.patches import to_patches
 from cosmos3_ros.model.reasoner_context import ReasonerContext
 from cosmos3_ros.model.sequence_pack import SequencePack
@@ -179,28 +179,29 @@ class CompiledLoop:
         v_action = functional.pad(answers, (0, 0, 1, 0))  # row 0 is clean
         if not more:
             return None, v_action
-        return tower.read_vision(states[pack.patches_per_frame:pack.vision_tokens]) * self._mask, v_action
+        return tower.read_vision(states[:pack.vision_tokens - pack.patches_per_frame]) * self._mask, v_action
 
     def _run_layers(self, hidden: Any, branches: list[_Branch], more: bool) -> list[Any]:
         tower, shape = self._tower, self._tower.shape
         count, tokens = len(branches), len(hidden)
         table = branches[0].table if count == 1 else self._tables[count]
-        hidden = hidden.repeat(count, 1)
+        terms: tuple[Any, ...] = (hidden.repeat(count, 1),)
         last = shape.layers - 1
+        # Of the last layer, only noisy tokens are asked for; in the last step, only action rows.
+        wanted = tokens - self.pack.patches_per_frame if more else ROWS - 1
         with _attention_order(tower.device):
             for i, layer in enumerate(tower.layers):
                 for branch in branches:
                     branch.load(i)
-                query = self._kernels.prepare(
-                    hidden, table, layer, shape, [b.own_keys for b in branches],
+                query, hidden = self._kernels.prepare(
+                    list(terms), table, layer, shape, [b.own_keys for b in branches],
                     [b.own_values for b in branches])
-                # Of the last layer of the last step, only the action rows are asked for.
-                keep = tokens if more or i < last else ROWS - 1
+                keep = tokens if i < last else wanted
                 spans = [slice((j + 1) * tokens - keep, (j + 1) * tokens) for j in range(count)]
-                hidden = self._kernels.finish(
+                terms = self._kernels.finish(
                     [b.attend(query[s]) for b, s in zip(branches, spans, strict=True)],
                     [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
-        return list(hidden.chunk(count))
+        return list(add(*terms).chunk(count))
 
 
 def _combine(start: Any, velocities: list[Any], weights: list[float]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cosmos3_ros.resources import require
 
-from .layer_math import feed_forward, multiply, normalise, quantise_rows, rotate
+from .layer_math import add, feed_forward, multiply, normalise, quantise_rows, rotate
 from .tower_shape import TowerShape
 from .weight_source import WeightSource
 
@@ -97,21 +97,22 @@ class GenerationTower:
             'action_proj_out.bias.weight', [domain_id])[0, :used].to(self.device, self.dtype).contiguous()
 
     def _load_time_embedder(self) -> None:
-        # In float32 whatever the rest is, as diffusers keeps it (``_keep_in_fp32_modules``).
+        # In float32 whatever the rest is, as diffusers keeps it (``_keep_in_fp32_modules``); on the host,
+        # where its few products cost nothing and come out the same for every device.
         self._time = [
-            (self._tensor(f'time_embedder.linear_{i}.weight', torch.float32),
-             self._tensor(f'time_embedder.linear_{i}.bias', torch.float32)) for i in (1, 2)]
+            (self._source.get(f'time_embedder.linear_{i}.weight').to('cpu', torch.float32),
+             self._source.get(f'time_embedder.linear_{i}.bias').to('cpu', torch.float32)) for i in (1, 2)]
 
     def time_embeddings(self, timesteps: tuple[int, ...]) -> Any:
         """Return the embeddings of timesteps, (steps, hidden)."""
         project = require('diffusers.models.embeddings', 'model').get_timestep_embedding
         rows = []
         for timestep in timesteps:  # one at a time: the reference's result, bit for bit
-            scaled = torch.tensor([float(timestep)], device=self.device) * self.shape.timestep_scale
+            scaled = torch.tensor([float(timestep)]) * self.shape.timestep_scale
             wave = project(scaled, 256, flip_sin_to_cos=True, downscale_freq_shift=0)
             rows.append(functional.linear(
                 functional.silu(functional.linear(wave, *self._time[0])), *self._time[1]))
-        return torch.cat(rows).to(self.dtype)
+        return torch.cat(rows).to(self.device, self.dtype)
 
     def embed_vision(self, patches: Any) -> Any:
         """Return hidden states of (tokens, patch width), without time."""
@@ -135,14 +136,17 @@ class GenerationTower:
 
 
 def prepare_attention(
-    hidden: Any, table: tuple[Any, Any], layer: Layer, shape: TowerShape, keys: list[Any], values: list[Any],
-) -> Any:
-    """Return queries (tokens, heads, width), and write keys and values.
+    terms: list[Any], table: tuple[Any, Any], layer: Layer, shape: TowerShape, keys: list[Any],
+    values: list[Any],
+) -> tuple[Any, Any]:
+    """Return queries (tokens, heads, width) and the layer's input, and write keys and values.
 
-    :param hidden: (branches * generated, hidden), branch after branch.
+    :param terms: What the layer's input is the sum of: one or two of (branches * generated, hidden), branch
+        after branch.
     :param keys: Per branch (generated, key/value heads, width), written.
     :param values: Likewise.
     """
+    hidden = terms[0] if len(terms) == 1 else add(*terms)
     joined = multiply(normalise(hidden, layer.norm_in, shape), layer.qkv, layer.qkv_scale)
     query, key, value = joined.unflatten(-1, (-1, shape.head_dim)).split(
         (shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
@@ -151,16 +155,20 @@ def prepare_attention(
     for i, (key_room, value_room) in enumerate(zip(keys, values, strict=True)):
         key_room.copy_(key[i * tokens:(i + 1) * tokens])
         value_room.copy_(value[i * tokens:(i + 1) * tokens])
-    return rotate(normalise(query, layer.norm_query, shape), *table)
+    return rotate(normalise(query, layer.norm_query, shape), *table), hidden
 
 
-def finish_layer(mixed: list[Any], hidden: list[Any], layer: Layer, shape: TowerShape) -> Any:
-    """Return the layer's result: output projection, feed-forward and both residuals.
+def finish_layer(
+    mixed: list[Any], hidden: list[Any], layer: Layer, shape: TowerShape,
+) -> tuple[Any, Any]:
+    """Return the layer's result as two terms: the residual and the feed-forward.
+
+    Their sum is left to whoever reads it next: it then costs no pass over memory of its own.
 
     :param mixed: Per branch the attention's result, (kept, heads * width).
     :param hidden: Per branch the layer's input, (kept, hidden).
     """
-    states = torch.cat(hidden) + multiply(torch.cat(mixed), layer.out, layer.out_scale)
-    return states + feed_forward(
+    states = add(torch.cat(hidden), multiply(torch.cat(mixed), layer.out, layer.out_scale))
+    return states, feed_forward(
         normalise(states, layer.norm_out, shape), (layer.up, layer.up_scale), (layer.down, layer.down_scale),
         shape)

@@ -44,6 +44,14 @@ def rotary_table(shape: TowerShape, positions: Any, device: Any, dtype: Any) -> 
     return (cos.squeeze(0).unsqueeze(1).to(device), sin.squeeze(0).unsqueeze(1).to(device))
 
 
+def add(one: Any, other: Any) -> Any:
+    """Return the sum, rounded once.
+
+    Written in float32, or the compiler would make the product before it copy the residual first.
+    """
+    return (one.float() + other.float()).to(one.dtype)
+
+
 def multiply(states: Any, weight: Any, scale: Any) -> Any:
     """Return ``states @ weight.T``.
 

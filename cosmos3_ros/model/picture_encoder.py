@@ -24,11 +24,12 @@ class PictureEncoder:
     :param canvas_size: What the VAE sees: the picture at the top left, mirrored beyond its edges, or its
         edge repeated where the rest is as large as the picture.
     :param latent_size: Rows and columns of latents to keep.
+    :param pool: Memory of CUDA graphs that is shared with those that run after the encoder.
     """
 
     def __init__(
         self, encoder: ObservationEncoder, picture_size: tuple[int, int], canvas_size: tuple[int, int],
-        latent_size: tuple[int, int],
+        latent_size: tuple[int, int], pool: Any = None,
     ) -> None:
         self._encoder, self._latent_size = encoder, latent_size
         device = encoder.device
@@ -41,11 +42,12 @@ class PictureEncoder:
         self._picture = torch.zeros((*picture_size, 3), dtype=torch.uint8, device=device)
         self._staging = torch.zeros(
             (*picture_size, 3), dtype=torch.uint8, pin_memory=device.type == 'cuda')
+        self._pool = pool
         self._result: Any = None
         self._graph: Any = None
 
     def encode(self, picture: NDArray[np.uint8]) -> Any:
-        """Return float32 latents (1, 48, 1, rows, columns), overwritten by the next call on CUDA.
+        """Return float32 latents (1, 48, 1, rows, columns), overwritten by the next request on CUDA.
 
         :param picture: uint8 (height, width, 3) RGB.
         """
@@ -77,7 +79,7 @@ class PictureEncoder:
         torch.cuda.current_stream(self._encoder.device).wait_stream(stream)
         torch.cuda.synchronize(self._encoder.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             self._result = self._run()
         self._graph = graph
         torch.cuda.empty_cache()

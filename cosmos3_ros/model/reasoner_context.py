@@ -40,6 +40,11 @@ class ReasonerContext:
         """Memory that it takes: 147 456 bytes per token for Nano in bfloat16."""
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
+    def on_host(self) -> 'ReasonerContext':
+        """Return it in host memory."""
+        return ReasonerContext(
+            tuple(t.cpu() for t in self.keys), tuple(t.cpu() for t in self.values), self.identity)
+
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, its identity beside it."""
         tensors = {f'keys.{i}': t.contiguous() for i, t in enumerate(self.keys)}

@@ -155,7 +155,7 @@ def test_instructions_are_remembered_and_do_not_leak(policies, droid_observation
     ({'joint_names': JOINTS[:6]}, PolicyError, 'its arm has the 6 joints'),
     ({'backend': 'magic'}, PolicyError, "backend: 'magic' arrived, one of compiled, diffusers"),
     ({'understanding': 'gone'}, PolicyError, "understanding: 'gone' arrived, one of streamed, resident"),
-    ({'branches': 'two'}, PolicyError, "branches: 'two' arrived, one of batched, sequential"),
+    ({'branches': 'two'}, PolicyError, "branches: 'two' arrived, one of auto, batched, sequential"),
     ({'dtype': 'float8', 'backend': 'diffusers'}, PolicyError, 'the backend diffusers has no such form'),
     ({'steps': 0}, PolicyError, 'steps: 0'),
     ({'steps': 'four'}, PolicyError, "steps: 'four' arrived, a whole number"),
