@@ -84,11 +84,16 @@ class SegmentJob:
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """What became of a :class:`SegmentJob`; also the file that makes a build resumable."""
+    """What became of a :class:`SegmentJob`; also the file that makes a build resumable.
+
+    :param stage_seconds: Wall time per stage.
+    :param cpu_seconds: Processor time of the building process so far, all threads.
+    """
 
     plan: PlanEntry
     excluded: tuple[str, ...]
     stage_seconds: dict[str, float]
+    cpu_seconds: float
 
 
 def vectors_path(directory: Path, segment: Segment) -> Path:
@@ -104,7 +109,8 @@ def finished_segment(directory: Path, segment: Segment) -> SegmentResult | None:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         entry = PlanEntry(**{**content['plan'], 'fidelity': tuple(content['plan']['fidelity'])})
-        found = SegmentResult(entry, tuple(content['excluded']), dict(content['stage_seconds']))
+        found = SegmentResult(
+            entry, tuple(content['excluded']), dict(content['stage_seconds']), content['cpu_seconds'])
     except (ValueError, KeyError, TypeError):
         return None
     return found if _digest(plan) == entry.sha256 else None
@@ -155,10 +161,13 @@ def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResu
     clock.begin('hash')
     digest = _digest(plan)
     clock.end()
+    used = resource.getrusage(resource.RUSAGE_SELF)
     entry = PlanEntry(
         segment.name, plan.name, size, digest, exported.sha256, round(sum(clock.seconds.values()), 2),
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, tuple(found))
-    result = SegmentResult(entry, excluded, {k: round(v, 2) for k, v in clock.seconds.items()})
+        used.ru_maxrss * 1024, tuple(found))
+    result = SegmentResult(
+        entry, excluded, {k: round(v, 2) for k, v in clock.seconds.items()},
+        round(used.ru_utime + used.ru_stime, 2))
     (job.directory / f'{segment.name}.json').write_text(
         json.dumps(asdict(result), sort_keys=True, indent=2) + '\n', encoding='utf-8')
     return result

@@ -22,7 +22,7 @@ from .manifest import Manifest
 from .precision import find_precision
 from .prompts import NEW_TOKENS
 from .runtime import RUNTIME_CACHE, find_machine, load_engine, pass_gate
-from .segments import Segment
+from .segments import Segment, usual_passes
 from .weights import CheckpointWeights
 
 torch = require('torch', 'model')
@@ -83,7 +83,7 @@ def measure_tower(
     root: Path, tower: str, precision: str, checkpoint: Checkpoint, flavour: str = 'rtx',
     repetitions: int = 50,
 ) -> list[dict[str, Any]]:
-    """Verify a tower, then time one pass of all its segments per profile, at the usual sizes.
+    """Verify a tower, then time the passes that a node makes over all its segments.
 
     Times are between CUDA events on the stream that does the work.
 
@@ -92,13 +92,12 @@ def measure_tower(
     verified = verify_tower(root, tower, precision, checkpoint, flavour)
     _, manifest, segments, runners = _load(root, tower, precision, checkpoint, flavour)
     rows = []
-    for place, profile in enumerate(segments[0].profiles):
-        sizes = profile.values(1)
+    for name, sizes in usual_passes(segments[0].tower, manifest.key.shapes).items():
         prepared = [
             (runner, _blank(segment, sizes)) for segment, runner in zip(segments, runners, strict=True)]
         times_ms = _time_ms(prepared, repetitions)
         rows.append({
-            'tower': tower, 'pass': profile.name, 'profile': place, 'sizes': sizes, 'precision': precision,
+            'tower': tower, 'pass': name, 'sizes': sizes, 'precision': precision,
             'gpu': verified.gpu, 'tensorrt': f'{manifest.key.flavour} {manifest.key.version}',
             'median_ms': round(statistics.median(times_ms), 3), 'p99_ms': round(_quantile(times_ms, 0.99), 3),
             'cosine_min': round(verified.cosine_min, 6)})

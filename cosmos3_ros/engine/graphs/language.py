@@ -2,8 +2,7 @@
 
 One graph serves prefill and decode: it reads a key/value cache and returns the new tokens' keys and
 values. With 1024 tokens and a cache of one masked slot it is the prefill, with one token and a full
-cache the decode step. They are two profiles of one plan, because two plans would hold the 16 GB of
-weights twice.
+cache the decode step. They are one plan, because two would hold the 15 GB of weights twice.
 """
 
 from typing import Any
