@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cosmos3_ros.reasoner.bench import RANDOM_NANO, run_bench  # noqa: E402
+from cosmos3_ros.reasoner.bench import RANDOM_NANO, run_bench
 
 
 def main() -> None:

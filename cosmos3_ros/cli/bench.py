@@ -33,6 +33,20 @@ def add_parser(subparsers: Any) -> None:
         '--repeats', type=int, default=20, help='timed requests per row (default: %(default)s)')
     add_json(generator)
     generator.set_defaults(run=run_generator)
+    reasoner = what.add_parser(
+        'reasoner', help='time, memory and parity of a reasoner, against transformers with the same weights')
+    reasoner.add_argument(
+        '--checkpoint', required=True,
+        help="directory, packaged name or Hub id, or nano-random: random weights at Cosmos3-Nano's shape")
+    reasoner.add_argument('--device', default='cpu', help='torch device (default: %(default)s)')
+    reasoner.add_argument(
+        '--repeats', type=int, default=30, help='timed runs per number (default: %(default)s)')
+    reasoner.add_argument(
+        '--prompts', type=int, default=8, help='prompts per shape of the token comparison (default: %(default)s)')
+    reasoner.add_argument(
+        '--tokens', type=int, default=32, help='tokens of each of them (default: %(default)s)')
+    add_json(reasoner)
+    reasoner.set_defaults(run=run_reasoner)
 
 
 def run_controller(args: argparse.Namespace, output: Output) -> int:
@@ -58,3 +72,13 @@ def run_generator(args: argparse.Namespace, output: Output) -> int:
         args.checkpoint, args.device, prompt_tokens=tuple(args.prompt_tokens), repeats=args.repeats)
     output.result(report)
     return 0 if report['deterministic'] else 1
+
+
+def run_reasoner(args: argparse.Namespace, output: Output) -> int:
+    """Measure a reasoner; fails if it writes other tokens, or another context, than its reference."""
+    from ..reasoner.bench import run_bench
+
+    report = run_bench(
+        args.checkpoint, args.device, repeats=args.repeats, prompts=args.prompts, tokens=args.tokens)
+    output.result(report)
+    return 0 if report['tokens_identical'] and not report['context_max_diff'] else 1

@@ -20,6 +20,7 @@ from .bench_timing import (
     NANO_VISION,
     Timing,
     compiled_decoders,
+    median_ms,
     on_device,
     random_model,
     random_prompt,
@@ -120,13 +121,13 @@ def _subject(checkpoint: str, device: str, clip: Clip) -> tuple[Any, VideoPrompt
 def _prepare_ms(
     model: Any, clip: Clip, prompt: VideoPrompt, settings: VideoSettings, repeats: int,
 ) -> float:
-    """Return the host's share that no stage above holds: scaling, patches, positions, the copy."""
+    """Return the host's share that no stage above holds: the copy, scaling, patches, positions."""
     torch = require('torch', 'model')
     times = []
     for _ in range(max(3, repeats // 3)):
         begin_s = time.perf_counter()
-        patch_clip(clip, settings)
-        on_device(decoder_input(model, prompt), model.device, model.dtype)
+        patch_clip(clip, settings, model.device)
+        decoder_input(model, prompt)
         if model.device.type == 'cuda':
             torch.cuda.synchronize()
         times.append((time.perf_counter() - begin_s) * 1e3)
@@ -142,8 +143,6 @@ def _ceilings(device: Any) -> tuple[float, float]:
     source = torch.zeros(length, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
-    from .bench_timing import median_ms
-
     copy_ms = median_ms(lambda: target.copy_(source), 10, device)
     product_ms = median_ms(lambda: a @ b, 10, device)
     return 2 * length / copy_ms / 1e6, 2 * side ** 3 / product_ms / 1e9
@@ -166,7 +165,7 @@ def _operations(model: Any, prompt: VideoPrompt) -> float:
 
 
 def _context_difference(checkpoint: str) -> float | None:
-    """Compare contexts on the checkpoint itself, or on a small one if it is Nano's size; None: no diffusers."""
+    """Compare contexts on the checkpoint, for random Nano on a small one; None if diffusers is missing."""
     ids = [(7 * i) % 300 for i in range(37)]
     try:
         require('diffusers', 'model')

@@ -53,7 +53,8 @@ def matching_tokens(model: Any, decoder: StaticDecoder, prompt: VideoPrompt, tok
     theirs = model.generate(
         **inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
     expected = theirs[0, inputs['input_ids'].shape[1]:].tolist()
-    same = [a == b for a, b in zip(decoder.write(decoder_input(model, prompt), tokens), expected, strict=True)]
+    ours = decoder.write(decoder_input(model, prompt), tokens)
+    same = [a == b for a, b in zip(ours, expected, strict=True)]
     return same.index(False) if False in same else len(same)
 
 
@@ -70,7 +71,7 @@ def decoder_stack(directory: Any, ids: Sequence[int]) -> list[tuple[Any, Any]]:
 
     model = diffusers.Cosmos3OmniTransformer.from_pretrained(
         directory, subfolder='transformer', dtype=torch.float32).eval()
-    module = require('diffusers.models.transformers.transformer_cosmos3', 'model')
+    module: Any = require('diffusers.models.transformers.transformer_cosmos3', 'model')
     seen, dispatch = [], module.dispatch_attention_fn
 
     def spy(query: Any, key: Any, value: Any, **options: Any) -> Any:

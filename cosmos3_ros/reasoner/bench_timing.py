@@ -8,7 +8,7 @@ from typing import Any
 
 from ..model.tiny import Preset, text_config, vision_config
 from ..resources import require
-from .compiled_backend import create_math, decoder_input
+from .compiled_backend import create_math
 from .language_weights import LanguageWeights, take_weights
 from .plain_math import PlainMath
 from .static_decoder import DecoderInput, StaticDecoder
@@ -54,8 +54,10 @@ def random_model(preset: Preset, device: str, dtype: Any, vision: dict[str, Any]
     torch, transformers = require('torch', 'model'), require('transformers', 'model')
     vocabulary = preset.vocabulary
     config = transformers.Cosmos3OmniConfig(
-        text_config=text_config(preset, vocabulary), vision_config={**vision_config(preset), **(vision or {})},
-        image_token_id=vocabulary - 4, video_token_id=vocabulary - 3, vision_start_token_id=vocabulary - 2,
+        text_config=text_config(preset, vocabulary),
+        vision_config={**vision_config(preset), **(vision or {})},
+        image_token_id=vocabulary - 4, video_token_id=vocabulary - 3,
+        vision_start_token_id=vocabulary - 2,
         vision_end_token_id=vocabulary - 1, tie_word_embeddings=False)
     torch.manual_seed(0)
     with torch.device(device):
@@ -145,7 +147,8 @@ def time_reference(model: Any, prompt: VideoPrompt, repeats: int, tokens: int = 
     ttft = median_ms(lambda: generate(1), repeats, device)
     more = median_ms(lambda: generate(1 + tokens), max(3, repeats // tokens), device, warm=1)
     decode = (more - ttft) / tokens
-    return Timing(ttft, vision, forward - vision, decode, ttft + (REPORT_TOKENS - 1) * decode, peak_gb(device))
+    report = ttft + (REPORT_TOKENS - 1) * decode
+    return Timing(ttft, vision, forward - vision, decode, report, peak_gb(device))
 
 
 def time_compiled(decoder: StaticDecoder, given: DecoderInput, repeats: int, device: Any) -> Timing:

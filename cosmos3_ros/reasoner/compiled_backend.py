@@ -6,17 +6,23 @@ from pathlib import Path
 import time
 from typing import Any
 
+import numpy as np
+
+from ..contracts import Clip
 from ..resources import MissingDependencyError, require
 from .backend import BackendError
 from .language_weights import LanguageWeights, take_weights
 from .local_backend import AnswerWatch, LocalBackend
 from .plain_math import PlainMath
-from .questions import Question
+from .questions import PromptBook, Question
 from .static_decoder import DecoderInput, StaticDecoder
-from .video_prompt import VideoPrompt
+from .video_prompt import VideoPrompt, build_prompt
 from .vision_tower import VisionTower
 
 logger = logging.getLogger(__name__)
+
+USUAL_CLIP = (8, 360, 640)
+"""Frames, height and width of the clip whose graphs are recorded at start; others when they come."""
 
 
 class CompiledBackend(LocalBackend):
@@ -53,6 +59,35 @@ class CompiledBackend(LocalBackend):
             raise BackendError(str(error)) from error
         if weights != 'dtype':
             self._mark(weights)
+
+    def warm_up(self) -> None:
+        """Answer a little; on a GPU also record the graphs of the usual clip and question.
+
+        :raises BackendError: The backend cannot answer.
+        """
+        super().warm_up()
+        if self._device.type != 'cpu':
+            self.prepare(*USUAL_CLIP)
+
+    def prepare(self, frames: int, height: int, width: int, cameras: int = 1) -> None:
+        """Record what a scene report about clips of this shape needs, so that the first one is not slow.
+
+        :raises BackendError: Closed, or out of memory.
+        """
+        stamps = np.arange(frames, dtype=np.int64) * 250_000_000
+        grey = np.full((frames, height, width, 3), 128, np.uint8)
+        clips = [Clip(f'warm_up_{i}', grey, stamps) for i in range(cameras)]
+        question = PromptBook.load().ask('scene_report', None, instruction='none', cameras='warm_up')
+        with self._lock:
+            if self._model is None:
+                raise BackendError('the backend is closed')
+            with require('torch', 'model').inference_mode():
+                prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
+                # As much room as real answers need decides which graphs are recorded; two tokens do it.
+                written = self._decoder.write(decoder_input(self._model, prompt), question.max_new_tokens)
+                next(written)
+                next(written)
+                written.close()
 
     def close(self) -> None:
         """Release the model and its caches."""

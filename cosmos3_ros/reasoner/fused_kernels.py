@@ -1,16 +1,23 @@
 """Triton kernels of the prompt: what stands between the matrix products, one pass over memory each.
 
-Import only where triton is installed. All arithmetic is in float32; inputs and outputs have the
+All arithmetic is in float32; inputs and outputs have the
 model's precision. ``triton`` can also run them without a GPU (TRITON_INTERPRET=1), for tests.
 """
 
-import triton
-import triton.language as tl
+from ..resources import require
+
+# Triton reads annotations as types of its own, so most parameters carry none.
+# mypy: disable-error-code="untyped-decorator, no-untyped-def, name-defined"
+
+triton = require('triton', 'model')
+tl = require('triton.language', 'model')
 
 
 @triton.jit
-def add_norm_kernel(x, delta, weight, total, normed, width, eps, HAS_DELTA: tl.constexpr, BLOCK: tl.constexpr):
-    """total = x + delta; normed = total / rms(total) * weight. One row per program."""
+def add_norm_kernel(
+    x, delta, weight, total, normed, width, eps, HAS_DELTA: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """Total = x + delta; normed = total / rms(total) * weight. One row per program."""
     row = tl.program_id(0).to(tl.int64) * width
     column = tl.arange(0, BLOCK)
     inside = column < width
@@ -43,7 +50,8 @@ def project_kernel(
     start = joined + token * (HEADS + 2 * KV_HEADS) * WIDTH
     value = tl.load(start + head[:, None] * WIDTH + column[None, :]).to(tl.float32)
     if first >= HEADS + KV_HEADS:
-        place = (head - HEADS - KV_HEADS).to(tl.int64)[:, None] * cache_stride + token * WIDTH + column[None, :]
+        place = (head - HEADS - KV_HEADS).to(tl.int64)[:, None] * cache_stride
+        place += token * WIDTH + column[None, :]
         tl.store(values + place, value.to(values.dtype.element_ty))
     else:
         partner = (column + half) % WIDTH
@@ -56,7 +64,8 @@ def project_kernel(
         s = tl.load(sin + token * WIDTH + column).to(tl.float32)[None, :]
         turned = value * scale * own * c + sign * (other * scale * others) * s
         if first >= HEADS:
-            place = (head - HEADS).to(tl.int64)[:, None] * cache_stride + token * WIDTH + column[None, :]
+            place = (head - HEADS).to(tl.int64)[:, None] * cache_stride
+            place += token * WIDTH + column[None, :]
             tl.store(keys + place, turned.to(keys.dtype.element_ty))
         else:
             place = (token * HEADS + head[:, None]) * WIDTH + column[None, :]
@@ -65,13 +74,14 @@ def project_kernel(
 
 @triton.jit
 def gate_kernel(joined, out, width, BLOCK: tl.constexpr):
-    """out = silu(gate) * up of one token's (gate, up)."""
+    """Out = silu(gate) * up of one token's (gate, up)."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
     gate = tl.load(joined + token * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(joined + token * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + token * width + column, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=inside)
+    value = gate * tl.sigmoid(gate) * up
+    tl.store(out + token * width + column, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -134,13 +134,13 @@ class FusedMath(PlainMath):
         splits = -(-keys.shape[1] // SPLIT)
         make = {'dtype': torch.float32, 'device': joined.device}
         part = torch.empty((splits, shape.heads, shape.head_dim), **make)
-        largest, total = torch.empty((splits, shape.heads), **make), torch.empty((splits, shape.heads), **make)
+        largest, total = (torch.empty((splits, shape.heads), **make) for _ in range(2))
         out = torch.empty((1, shape.heads * shape.head_dim), dtype=joined.dtype, device=joined.device)
         self._token_kernels.attention_kernel[(shape.kv_heads, splits)](
-            joined, layer.norm_qk, turn.cos, turn.sin, turn.start, turn.step, keys, values, part, largest, total,
-            keys.stride(0), shape.eps, shape.head_dim ** -0.5, HEADS=shape.heads, KV_HEADS=shape.kv_heads,
-            WIDTH=shape.head_dim, QUERIES=max(16, _power(shape.heads // shape.kv_heads)), SPLIT=SPLIT,
-            num_warps=4)
+            joined, layer.norm_qk, turn.cos, turn.sin, turn.start, turn.step, keys, values, part, largest,
+            total, keys.stride(0), shape.eps, shape.head_dim ** -0.5, HEADS=shape.heads,
+            KV_HEADS=shape.kv_heads, WIDTH=shape.head_dim,
+            QUERIES=max(16, _power(shape.heads // shape.kv_heads)), SPLIT=SPLIT, num_warps=4)
         self._token_kernels.combine_kernel[(shape.heads,)](
             part, largest, total, out, splits, HEADS=shape.heads, WIDTH=shape.head_dim,
             SPLITS=_power(splits), num_warps=4)

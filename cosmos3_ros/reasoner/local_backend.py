@@ -151,7 +151,7 @@ class LocalBackend(ABC):
                 raise BackendError('the backend is closed')
             try:
                 begin_s = self._clock_s()
-                prompt = build_prompt(self._tokenizer, clips, question, self._settings)
+                prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
                 prepared_s = self._clock_s()
                 watch = AnswerWatch(self._tokenizer, question, self._ends, self._clock_s)
                 with torch.inference_mode():

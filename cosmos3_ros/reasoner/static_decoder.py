@@ -273,7 +273,7 @@ class StaticDecoder:
                 seen[step:step + 1].copy_(cache.token, non_blocking=True)
                 ready.append(torch.cuda.Event())
                 ready[-1].record()
-            if AHEAD <= step:
+            if step >= AHEAD:
                 ready[step - AHEAD].synchronize()
                 yield int(seen[step - AHEAD])
 

@@ -6,8 +6,13 @@ feed-forward's gate and the residual sums are the products' last step, and atten
 cache. Import only where triton is installed.
 """
 
-import triton
-import triton.language as tl
+from ..resources import require
+
+# Triton reads annotations as types of its own, so most parameters carry none.
+# mypy: disable-error-code="untyped-decorator, no-untyped-def, name-defined"
+
+triton = require('triton', 'model')
+tl = require('triton.language', 'model')
 
 
 @triton.jit
@@ -15,7 +20,7 @@ def norm_product_kernel(
     x, norm, weight, scale, out, rows, eps, WIDTH: tl.constexpr, GATED: tl.constexpr, SCALED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):
-    """out = weight @ rms_norm(x); gated: rows r and rows + r of weight give silu(gate) * up.
+    """Out = weight @ rms_norm(x); gated: rows r and rows + r of weight give silu(gate) * up.
 
     :param weight: (rows, WIDTH), or (2 rows, WIDTH) if gated; ``scale`` one factor per row.
     """
@@ -58,7 +63,7 @@ def product_add_kernel(
     x, weight, scale, residual, out, rows, WIDTH: tl.constexpr, SCALED: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """out = residual + weight @ x."""
+    """Out = residual + weight @ x."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     there = row < rows
     place = row.to(tl.int64)[:, None] * WIDTH
@@ -83,7 +88,7 @@ def attention_kernel(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr,
     SPLIT: tl.constexpr,
 ):
-    """One stretch of the cache for the queries of one key head; the stretch that holds the new token stores it.
+    """One stretch of the cache for the queries of one key head; the new token's stretch stores it.
 
     :param joined: ((HEADS + 2 KV_HEADS) * WIDTH,), as projected: norm and rotation happen here.
     :param QUERIES: Rows of the query block, at least HEADS / KV_HEADS and what a matrix unit takes.
@@ -110,11 +115,12 @@ def attention_kernel(
         s = tl.load(sin + turn * WIDTH + column).to(tl.float32)
         mask = asked[:, None] & (column[None, :] < WIDTH)
         q = tl.load(joined + row[:, None] * WIDTH + column[None, :], mask=mask, other=0.0).to(tl.float32)
-        q_other = tl.load(joined + row[:, None] * WIDTH + partner[None, :], mask=mask, other=0.0).to(tl.float32)
+        q_other = tl.load(joined + row[:, None] * WIDTH + partner[None, :], mask=mask, other=0.0)
         q_scale = tl.rsqrt(tl.sum(q * q, axis=1) / WIDTH + eps)[:, None]
         q_norm = tl.load(weight + column).to(tl.float32)[None, :]
         q_norm_other = tl.load(weight + partner).to(tl.float32)[None, :]
-        q = q * q_scale * q_norm * c[None, :] + sign[None, :] * (q_other * q_scale * q_norm_other) * s[None, :]
+        q_turned = sign[None, :] * q_other.to(tl.float32) * q_scale * q_norm_other
+        q = q * q_scale * q_norm * c[None, :] + q_turned * s[None, :]
         key_row = (HEADS + head) * WIDTH
         k = tl.load(joined + key_row + column).to(tl.float32)
         k_other = tl.load(joined + key_row + partner).to(tl.float32)

@@ -71,7 +71,7 @@ class VideoSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoPrompt:
-    """What the model takes, all torch tensors on the CPU.
+    """What the model takes, torch tensors; the patches may lie on another device than the CPU.
 
     :param input_ids: int64 (1, N).
     :param mm_token_type_ids: int64 (1, N), 2 where a vision token stands, else 0.
@@ -85,15 +85,20 @@ class VideoPrompt:
     video_grid_thw: Any
 
 
-def patch_clip(clip: Clip, settings: VideoSettings) -> tuple[Any, tuple[int, int, int]]:
+def patch_clip(
+    clip: Clip, settings: VideoSettings, device: Any = 'cpu',
+) -> tuple[Any, tuple[int, int, int]]:
     """Return a clip's patches (t * h * w, 3 * 2 * 16 * 16) and its grid (t, h, w).
 
     Frames are scaled to the pixel budget (bicubic, antialiased), to multiples of 32.
+
+    :param device: Where to do it; off the CPU, scaled pixels may differ by one level of 255, because
+        only the CPU has the fixed-point arithmetic that transformers' processor uses there.
     """
     torch = require('torch', 'model')
     pair, patch, merge = settings.temporal_patch_size, settings.patch_size, settings.merge_size
     # A copy: torch refuses to promise anything about read-only memory.
-    frames = torch.from_numpy(clip.frames.copy()).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(clip.frames.copy()).to(device).permute(0, 3, 1, 2)
     odd = -frames.shape[0] % pair
     if odd:
         frames = torch.cat((frames, frames[-1:].expand(odd, -1, -1, -1)))
@@ -101,9 +106,9 @@ def patch_clip(clip: Clip, settings: VideoSettings) -> tuple[Any, tuple[int, int
         len(frames), *clip.size, max_pixels=settings.max_clip_pixels, min_pixels=settings.min_clip_pixels,
         multiple=patch * merge, temporal=pair)
     if clip.size != size:
-        frames = torch.nn.functional.interpolate(frames, size=size, mode='bicubic', antialias=True)
-    mean = torch.tensor(settings.image_mean).view(1, 3, 1, 1) * 255.0
-    std = torch.tensor(settings.image_std).view(1, 3, 1, 1) * 255.0
+        frames = _scale(frames, size)
+    mean = torch.tensor(settings.image_mean, device=device).view(1, 3, 1, 1) * 255.0
+    std = torch.tensor(settings.image_std, device=device).view(1, 3, 1, 1) * 255.0
     values = (frames.float() - mean) / std
     t, h, w = len(frames) // pair, size[0] // patch, size[1] // patch
     blocks = values.view(t, pair, 3, h // merge, merge, patch, w // merge, merge, patch)
@@ -118,6 +123,18 @@ def patch_times_s(clip: Clip, pair: int = 2) -> tuple[float, ...]:
     seconds = [(int(stamp) - int(clip.stamps_ns[0])) / 1e9 for stamp in clip.stamps_ns]
     seconds += [seconds[-1]] * (-len(seconds) % pair)
     return tuple((seconds[i] + seconds[i + pair - 1]) / 2 for i in range(0, len(seconds), pair))
+
+
+def _scale(frames: Any, size: tuple[int, int]) -> Any:
+    """Scale (frames, 3, height, width) of bytes."""
+    interpolate = require('torch.nn.functional', 'model').interpolate
+    if frames.device.type == 'cpu':
+        return interpolate(frames, size=size, mode='bicubic', antialias=True)
+    # The CPU scales width first and keeps bytes between the two, which shows where edges overshoot.
+    scaled = frames.float()
+    for pass_size in ((frames.shape[2], size[1]), size):
+        scaled = interpolate(scaled, size=pass_size, mode='bicubic', antialias=True).round().clamp(0, 255)
+    return scaled
 
 
 def build_messages(clips: Sequence[Clip], question: Question) -> list[dict[str, Any]]:
@@ -136,15 +153,16 @@ def build_messages(clips: Sequence[Clip], question: Question) -> list[dict[str, 
 
 
 def build_prompt(
-    tokenizer: Any, clips: Sequence[Clip], question: Question, settings: VideoSettings,
+    tokenizer: Any, clips: Sequence[Clip], question: Question, settings: VideoSettings, device: Any = 'cpu',
 ) -> VideoPrompt:
     """Return everything that the model takes for ``question`` about ``clips``.
 
+    :param device: Where patches are made and stay.
     :param tokenizer: The checkpoint's, with its chat template.
     :raises BackendError: The tokenizer's chat template does not place the videos.
     """
     torch = require('torch', 'model')
-    patched = [patch_clip(clip, settings) for clip in clips]
+    patched = [patch_clip(clip, settings, device) for clip in clips]
     text = tokenizer.apply_chat_template(
         build_messages(clips, question), tokenize=False, add_generation_prompt=True)
     pieces = text.split(VIDEO_TOKEN)

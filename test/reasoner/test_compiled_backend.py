@@ -152,7 +152,8 @@ def test_fusing_holds_no_weight_twice(compiled):
     layer = compiled._model.model.language_model.layers[0]
     fused = compiled._decoder._weights.layers[0]
     assert layer.self_attn.q_proj.weight.data_ptr() == fused.qkv.weight.data_ptr()
-    assert layer.mlp.up_proj.weight.untyped_storage().data_ptr() == fused.gate_up.weight.untyped_storage().data_ptr()
+    up, joined = layer.mlp.up_proj.weight, fused.gate_up.weight
+    assert up.untyped_storage().data_ptr() == joined.untyped_storage().data_ptr()
 
 
 def test_an_architecture_it_does_not_know_is_refused(backend):
@@ -173,3 +174,10 @@ def test_it_is_a_backend_like_any_other(compiled, micro_checkpoint):
         other.answer([make_clip()], question)
     with pytest.raises(BackendError, match="'device'"):
         create_backend('compiled', checkpont=micro_checkpoint)
+
+
+def test_preparing_a_shape_changes_no_answer(compiled):
+    clips, question = random_case(4)
+    before = compiled.answer(clips, question).text
+    compiled.prepare(4, 64, 96, cameras=2)
+    assert compiled.answer(clips, question).text == before

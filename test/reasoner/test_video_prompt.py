@@ -13,7 +13,7 @@ import pytest
 from reasoner_fakes import make_clip
 
 from cosmos3_ros.contracts import Clip, ContractError
-from cosmos3_ros.reasoner import BackendError, PromptBook
+from cosmos3_ros.reasoner import BackendError, PromptBook, video_prompt
 from cosmos3_ros.reasoner.video_grid import bounded_size
 from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch_clip, patch_times_s
 
@@ -221,3 +221,16 @@ def test_impossible_budgets_are_refused(micro_checkpoint):
         bounded_size(2, 1, 4000, max_pixels=2**20)
     with pytest.raises(ContractError, match='at least 1'):
         bounded_size(0, 64, 64, max_pixels=2**20)
+
+
+def test_scaling_in_floating_point_stays_within_one_level():
+    """Off the CPU there is no fixed-point scaling; what is done there instead, done here."""
+    frames = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (4, 3, 90, 70)).astype(np.uint8))
+    exact = video_prompt._scale(frames, (64, 96))
+    elsewhere = SimpleNamespace(
+        device=SimpleNamespace(type='cuda'), float=frames.float, shape=frames.shape
+    )
+    scaled = video_prompt._scale(elsewhere, (64, 96))
+    assert exact.dtype == torch.uint8 and scaled.dtype == torch.float32
+    difference = (exact.float() - scaled).abs()
+    assert difference.max() <= 1 and difference.mean() < 0.05
