@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
 from cosmos3_ros.model.checkpoint import Checkpoint, CheckpointError
 from cosmos3_ros.model.loading import check_device, load_tokenizer, load_transformer, load_vae, torch_dtype
+from cosmos3_ros.model.memory_need import check_memory
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
 from cosmos3_ros.model.picture_encoder import PictureEncoder
 from cosmos3_ros.model.prompt_tokens import prompt_tokens
+from cosmos3_ros.model.sequence_pack import SequencePack
+from cosmos3_ros.model.tower_shape import TowerShape
 from cosmos3_ros.model.weight_source import CheckpointWeights
 from cosmos3_ros.resources import require
 
@@ -219,6 +222,8 @@ def create_cosmos3(
     if torch_threads > 0:
         torch.set_num_threads(torch_threads)
     check_device(device)
+    if device.startswith('cuda'):
+        _check_memory(opened, device, backend, dtype, understanding)
     compiled, view, pool = backend == 'compiled', View.of(*opened.view), graph_pool(device)
     made, width = _make_backend(opened, backend, device, dtype, plan, scale, understanding, branches, pool)
     policy = Cosmos3Policy(
@@ -253,6 +258,18 @@ class ReferenceEncoder:
         """Return float32 latents; see :meth:`PictureEncoder.encode`."""
         return self._encoder.encode(
             place_on_canvas(picture, self._view), self._view.latent_height, self._view.latent_width)
+
+
+def _check_memory(checkpoint: Checkpoint, device: str, backend: str, dtype: str, understanding: str) -> None:
+    config = CheckpointWeights(checkpoint).config
+    shape, view = TowerShape.of(config), View.of(*checkpoint.view)
+    pack = SequencePack(
+        0, (droid_joint.HORIZON // VIDEO_COMPRESSION + 1, view.latent_height, view.latent_width),
+        droid_joint.ROWS, patch=shape.patch)
+    need = check_memory(
+        shape, int(config.get('vocab_size', 151936)), pack.generated_tokens, backend, dtype, understanding,
+        torch.cuda.mem_get_info(device)[0])
+    logger.info('%s on %s', need, device)
 
 
 def graph_pool(device: str) -> Any:

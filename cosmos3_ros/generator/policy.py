@@ -71,6 +71,7 @@ class Policy(Protocol):
 # cosmos3 needs torch.
 POLICIES: dict[str, tuple[str, str]] = {
     'oracle': ('cosmos3_ros.generator.oracle', 'create_oracle'),
+    'openpi': ('cosmos3_ros.generator.openpi_policy', 'create_openpi'),
     'cosmos3': ('cosmos3_ros.generator.cosmos3_policy', 'create_cosmos3'),
 }
 
@@ -79,8 +80,8 @@ def create_policy(name: str, **options: Any) -> Policy:
     """Build the policy called ``name``.
 
     :param name: One of :data:`POLICIES`.
-    :param options: Keyword arguments of the policy's factory: see ``generator/oracle.py`` and
-        ``generator/cosmos3_policy.py``.
+    :param options: Keyword arguments of the policy's factory: see ``generator/oracle.py``,
+        ``generator/cosmos3_policy.py`` and ``generator/openpi_policy.py``.
     :raises PolicyError: Unknown name, or options that the factory refuses.
     :raises resources.MissingDependencyError: An extra (``model``, ``sim``) is not installed.
     """
