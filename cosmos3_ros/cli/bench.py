@@ -42,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
     reasoner.add_argument(
         '--repeats', type=int, default=30, help='timed runs per number (default: %(default)s)')
     reasoner.add_argument(
-        '--prompts', type=int, default=8, help='prompts per shape of the token comparison (default: %(default)s)')
+        '--prompts', type=int, default=8,
+        help='prompts per shape of the token comparison (default: %(default)s)')
     reasoner.add_argument(
         '--tokens', type=int, default=32, help='tokens of each of them (default: %(default)s)')
     add_json(reasoner)

@@ -55,12 +55,30 @@ class Endpoint:
         self, method: str, path: str, payload: Mapping[str, Any] | None, deadline_s: float,
         clock_s: Callable[[], float],
     ) -> Any:
-        """Send one request and return the reply's JSON.
+        """Send one request and return the reply's JSON; parameters and errors as :meth:`read`."""
+        data = bytearray()
+
+        def keep(piece: bytes) -> bool:
+            data.extend(piece)
+            return False
+
+        self.read(method, path, payload, deadline_s, clock_s, keep)
+        try:
+            return json.loads(bytes(data))
+        except (ValueError, RecursionError) as error:
+            raise ExchangeError('broken', f'the reply is not JSON ({error})') from error
+
+    def read(
+        self, method: str, path: str, payload: Mapping[str, Any] | None, deadline_s: float,
+        clock_s: Callable[[], float], take: Callable[[bytes], bool],
+    ) -> None:
+        """Send one request and hand over the reply's bytes as they come.
 
         A new connection each time: after a stall or a restart nothing of the old one is left.
 
         :param path: After the base, e.g. ``/chat/completions``.
         :param deadline_s: On ``clock_s``; a server that trickles is cut off there as well.
+        :param take: Called with each piece of a reply of status 200; true ends the request.
         :raises ExchangeError: No usable reply.
         """
         parts = urlsplit(self.base_url)
@@ -76,18 +94,22 @@ class Endpoint:
         try:
             connection.request(method, parts.path.rstrip('/') + path, body, headers)
             reply = connection.getresponse()
-            data = bytearray()
+            count, refusal = 0, bytearray()
             while piece := reply.read1(65536):
-                data += piece
+                count += len(piece)
+                if reply.status != 200:
+                    refusal += piece
+                elif take(piece):
+                    return
                 left_s = deadline_s - clock_s()
                 if left_s <= 0:
                     raise ExchangeError('timeout', 'the reply did not end in time')
-                if len(data) > LARGEST_REPLY:
+                if count > LARGEST_REPLY:
                     raise ExchangeError('broken', f'the reply is longer than {LARGEST_REPLY} bytes')
                 if connection.sock is not None:
                     connection.sock.settimeout(left_s)
             length = reply.getheader('Content-Length')
-            if length is not None and length.isdigit() and len(data) < int(length):
+            if length is not None and length.isdigit() and count < int(length):
                 raise ExchangeError('connection', 'the connection ended before the reply did')
         except TimeoutError as error:
             raise ExchangeError('timeout', 'the server did not reply in time') from error
@@ -95,16 +117,12 @@ class Endpoint:
             raise ExchangeError('connection', f'{type(error).__name__}: {error}') from error
         finally:
             connection.close()
-        return _read(reply.status, reply.getheader('Retry-After'), bytes(data))
+        if reply.status != 200:
+            raise _refusal(reply.status, reply.getheader('Retry-After'), bytes(refusal))
 
 
-def _read(status: int, retry_after: str | None, data: bytes) -> Any:
-    if status == 200:
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise ExchangeError('broken', f'the reply is not JSON ({error})') from error
+def _refusal(status: int, retry_after: str | None, data: bytes) -> ExchangeError:
     said = data[:300].decode('utf-8', 'replace').strip()
     kind = 'busy' if status == 429 else 'server' if status >= 500 else 'refused'
     wait_s = float(retry_after) if retry_after and retry_after.isdigit() else None
-    raise ExchangeError(kind, f'HTTP {status}: {said}', wait_s)
+    return ExchangeError(kind, f'HTTP {status}: {said}', wait_s)

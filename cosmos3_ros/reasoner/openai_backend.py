@@ -5,7 +5,7 @@ base64 data URIs, ``response_format`` with a JSON schema, ``GET /v1/models``.
 """
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 import logging
 import os
@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 
 from ..contracts import Clip, ModelIdentity
 from ..resources import require
+from .answer_end import answer_is_complete
 from .answer_schema import ANSWER_SCHEMAS
 from .backend import Answer, BackendError
 from .circuit_breaker import CircuitBreaker
 from .clip_buffer import scale_frame
+from .event_stream import StreamedAnswer
 from .http_exchange import Endpoint, ExchangeError
 from .questions import Question
 from .video_grid import bounded_size
@@ -45,6 +47,15 @@ class ServerCounts:
     """Questions that were not sent because the server had kept failing."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    text: str
+    finish: str
+    prompt_tokens: int
+    new_tokens: int
+    first_s: float | None = None
+
+
 class OpenAIBackend:
     """Asks a server. Greedy (temperature 0, fixed seed); the server decides how far that holds.
 
@@ -61,6 +72,10 @@ class OpenAIBackend:
     :param max_clip_pixels: Largest frames x height x width of a clip; also what a server's own limit
         on pixels or request size wants.
     :param most_images: Most images per request, as servers limit them; the oldest frames of each clip go.
+    :param stream: Let the answer come piece by piece: the first token's time is known, and the request
+        ends with the wanted JSON's closing bracket.
+    :param request_options: Further fields of each request, for what a server offers beyond the common
+        ones, e.g. ``{'mm_processor_kwargs': {...}}`` of vLLM; they win over ours.
     :raises BackendError: A parameter cannot be used.
     """
 
@@ -79,6 +94,8 @@ class OpenAIBackend:
         json_schema: bool = True,
         max_clip_pixels: int = 8 * 640 * 384,
         most_images: int = 32,
+        stream: bool = False,
+        request_options: Mapping[str, Any] | None = None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         for name, value in (('timeout_s', timeout_s), ('request_timeout_s', request_timeout_s)):
@@ -97,6 +114,10 @@ class OpenAIBackend:
         self._retries, self._backoff_s = retries, backoff_s
         self._json_schema, self._most_images = json_schema, most_images
         self._max_clip_pixels = max_clip_pixels
+        self._stream, self._options = stream, dict(request_options or {})
+        reserved = sorted({'model', 'messages', 'stream'} & set(self._options))
+        if reserved:
+            raise BackendError(f'request_options: {reserved} arrived, any field but these is allowed')
         self._clock_s = clock_s
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -146,7 +167,7 @@ class OpenAIBackend:
             payload = self._payload(clips, question)
             prepared_s = self._clock_s()
             try:
-                text, finish, prompt_tokens, new_tokens = self._ask(payload, begin_s + self._timeout_s)
+                reply = self._ask(payload, question, begin_s + self._timeout_s)
             except ExchangeError as error:
                 # A request that the server understood and refused says nothing about its health.
                 if error.passes:
@@ -156,18 +177,17 @@ class OpenAIBackend:
             self.counts.answers += 1
             end_s = self._clock_s()
         return Answer(
-            text, prompt_tokens, new_tokens, finish, prepared_s - begin_s, end_s - begin_s, end_s - begin_s)
+            reply.text, reply.prompt_tokens, reply.new_tokens, reply.finish, prepared_s - begin_s,
+            (reply.first_s or end_s) - begin_s, end_s - begin_s)
 
-    def _ask(self, payload: dict[str, Any], deadline_s: float) -> tuple[str, str, int, int]:
+    def _ask(self, payload: dict[str, Any], question: Question, deadline_s: float) -> _Reply:
         for attempt in range(self._retries + 1):
             if self._closed.is_set():
                 raise ExchangeError('connection', 'the backend is closed')
             self.counts.requests += 1
             try:
-                reply = self._endpoint.exchange(
-                    'POST', '/chat/completions', payload,
-                    min(deadline_s, self._clock_s() + self._request_timeout_s), self._clock_s)
-                return _read_reply(reply)
+                return self._request(
+                    payload, question, min(deadline_s, self._clock_s() + self._request_timeout_s))
             except ExchangeError as error:
                 setattr(self.counts, error.kind, getattr(self.counts, error.kind) + 1)
                 wait_s = error.retry_after_s
@@ -180,6 +200,16 @@ class OpenAIBackend:
             self.counts.retries += 1
             self._closed.wait(wait_s)
         raise AssertionError('unreachable: the last attempt returns or raises')
+
+    def _request(self, payload: dict[str, Any], question: Question, deadline_s: float) -> _Reply:
+        where = ('POST', '/chat/completions', payload, deadline_s, self._clock_s)
+        if not self._stream:
+            return _read_reply(self._endpoint.exchange(*where))
+        streamed = StreamedAnswer(lambda text: answer_is_complete(question.answer, text), self._clock_s)
+        self._endpoint.read(*where, streamed.feed)
+        streamed.check_whole()
+        return _Reply(streamed.text, streamed.finish, streamed.prompt_tokens, streamed.new_tokens,
+                      streamed.first_s)
 
     def _payload(self, clips: Sequence[Clip], question: Question) -> dict[str, Any]:
         messages = build_messages(clips, question)
@@ -195,13 +225,15 @@ class OpenAIBackend:
         messages[-1] = {'role': 'user', 'content': parts}
         payload: dict[str, Any] = {
             'model': self._model, 'messages': messages, 'max_tokens': question.max_new_tokens,
-            'temperature': 0, 'seed': 1, 'stream': False}
+            'temperature': 0, 'seed': 1, 'stream': self._stream}
+        if self._stream:
+            payload['stream_options'] = {'include_usage': True}
         schema = ANSWER_SCHEMAS.get(question.answer)
         if schema is not None and self._json_schema:
             payload['response_format'] = {
                 'type': 'json_schema',
                 'json_schema': {'name': question.answer, 'schema': schema, 'strict': True}}
-        return payload
+        return {**payload, **self._options}
 
     def _images(self, clip: Clip, most: int) -> list[dict[str, Any]]:
         cv2 = require('cv2', 'record')
@@ -220,8 +252,8 @@ class OpenAIBackend:
         return parts
 
 
-def _read_reply(reply: Any) -> tuple[str, str, int, int]:
-    """Return text, finish, prompt tokens and new tokens of a chat completion."""
+def _read_reply(reply: Any) -> _Reply:
+    """Read a chat completion."""
     try:
         choice = reply['choices'][0]
         text, finish = choice['message']['content'], choice.get('finish_reason') or 'stop'
@@ -231,4 +263,4 @@ def _read_reply(reply: Any) -> tuple[str, str, int, int]:
         raise ExchangeError('broken', f'the reply is no chat completion ({error!r})') from error
     if not isinstance(text, str):
         raise ExchangeError('broken', f'the reply holds no text but {type(text).__name__}')
-    return text, str(finish), *tokens
+    return _Reply(text, str(finish), *tokens)

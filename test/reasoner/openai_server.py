@@ -25,7 +25,7 @@ def problem_with(body) -> str:
     if (
         not isinstance(body.get('max_tokens'), int)
         or body.get('temperature') != 0
-        or body.get('stream') is not False
+        or not isinstance(body.get('stream'), bool)
     ):
         return 'sampling'
     if [m.get('role') for m in body.get('messages', [])] not in (['system', 'user'], ['user']):
@@ -59,6 +59,7 @@ class OpenAIServer:
         self.requests: list[dict] = []
         self.keys: list[str] = []
         self.did: list[str] = []
+        self.streamed: list[str] = []
         self.released = threading.Event()
         outer, counted = self, threading.Lock()
 
@@ -88,6 +89,36 @@ class OpenAIServer:
                 except OSError:
                     self.close_connection = True
 
+            def stream(self, what):
+                """Send server-sent events: the answer in pieces of seven characters, then the usage."""
+                self.send_response(200)
+                self.send_header('Content-Type', 'text/event-stream')
+                self.send_header('Connection', 'close')
+                self.end_headers()
+                self.close_connection = True
+                text = ANSWER + ' and more that nobody asked for'
+                pieces = [text[i : i + 7] for i in range(0, len(text), 7)]
+                events = [{'choices': [{'index': 0, 'delta': {'role': 'assistant'}}]}]
+                events += [{'choices': [{'index': 0, 'delta': {'content': p}}]} for p in pieces]
+                events.append({'choices': [{'index': 0, 'delta': {}, 'finish_reason': 'stop'}]})
+                events.append({'choices': [], 'usage': {'prompt_tokens': 970, 'completion_tokens': 60}})
+                lines = [f'data: {json.dumps(event)}\n\n' for event in events] + ['data: [DONE]\n\n']
+                if what != 'ok':
+                    odd = {
+                        'broken': 'data: {"choices": [\n\n',
+                        'error': 'data: {"error": {"message": "engine died"}}\n\n',
+                        'list': 'data: [1]\n\n',
+                    }
+                    lines = [': a comment\n\n', *lines[:9], odd.get(what, '')]
+                for line in lines:
+                    data = line.encode()
+                    self.wfile.write(data[:5])
+                    self.wfile.flush()
+                    self.wfile.write(data[5:])
+                outer.streamed.append(what)
+                if what == 'stall':
+                    outer.released.wait(30)
+
             def answer(self):
                 body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
                 with counted:
@@ -113,6 +144,8 @@ class OpenAIServer:
                     'usage': {'prompt_tokens': 970, 'completion_tokens': 60, 'total_tokens': 1030},
                 }
                 whole = json.dumps(reply).encode()
+                if body['stream'] and what in ('ok', 'half', 'broken', 'error', 'stall', 'list'):
+                    return self.stream(what)
                 if what == 'ok':
                     self.reply(200, whole)
                 elif what == 'stall':
