@@ -71,6 +71,7 @@ class Policy(Protocol):
 # cosmos3 needs torch.
 POLICIES: dict[str, tuple[str, str]] = {
     'oracle': ('cosmos3_ros.generator.oracle', 'create_oracle'),
+    'replay': ('cosmos3_ros.generator.replay_policy', 'create_replay'),
     'openpi': ('cosmos3_ros.generator.openpi_policy', 'create_openpi'),
     'cosmos3': ('cosmos3_ros.generator.cosmos3_policy', 'create_cosmos3'),
 }
