@@ -32,18 +32,16 @@ class Leverage:
         levers = _link_levers(robot).max(axis=0)
         return cls(levers, levers - np.append(levers[1:], 0.0))
 
-    def point_acceleration(self, speed: Array, acceleration: Array) -> Array:
-        """Return the largest acceleration of any point, m/s^2.
+    def point_motion(self, speed: Array, acceleration: Array, jerk: Array) -> tuple[Array, Array]:
+        """Return the largest acceleration, m/s^2, and jerk, m/s^3, of any point, each of shape (K,).
 
-        :param speed: Shape (K, joints), largest |v|; likewise ``acceleration``.
+        :param speed: Shape (K, joints), largest |v|; likewise ``acceleration`` and ``jerk``.
         """
-        v = np.cumsum(speed, axis=1)
-        return acceleration @ self.levers_m + (v * v) @ self.drops_m
-
-    def point_jerk(self, speed: Array, acceleration: Array, jerk: Array) -> Array:
-        """Return the largest jerk of any point, m/s^3; arguments as above plus |jerk|."""
-        v, a = np.cumsum(speed, axis=1), np.cumsum(acceleration, axis=1)
-        return jerk @ self.levers_m + (v * (3.0 * a + v * v)) @ self.drops_m
+        v, a = speed.cumsum(axis=1), acceleration.cumsum(axis=1)
+        squares = v * v
+        return (
+            acceleration @ self.levers_m + squares @ self.drops_m,
+            jerk @ self.levers_m + (v * (3.0 * a + squares)) @ self.drops_m)
 
 
 def pair_levers(robot: Robot) -> Array:
@@ -64,7 +62,7 @@ def pair_levers(robot: Robot) -> Array:
 def _link_levers(robot: Robot) -> Array:
     """Return (capsules and points, joints): levers, at least the next joint's so that they fall."""
     points = []
-    lengths, _ = _chain_lengths(robot)
+    lengths, _ = chain_lengths(robot)
     for point in robot.kinematics.points_on_links:
         row = np.zeros(len(robot.joint_names))
         tip = float(np.linalg.norm(point.xyz_m))
@@ -76,7 +74,7 @@ def _link_levers(robot: Robot) -> Array:
 
 def _capsule_levers(robot: Robot) -> Array:
     """Return (capsules, joints): largest distance of a capsule's surface from each joint's origin."""
-    lengths, origins = _chain_lengths(robot)
+    lengths, origins = chain_lengths(robot)
     a, b, radius = robot.collision.capsules(robot.home_rad[None])
     levers = np.zeros((len(radius), len(robot.joint_names)))
     for k, link in enumerate(robot.collision.links):
@@ -86,7 +84,7 @@ def _capsule_levers(robot: Robot) -> Array:
     return levers
 
 
-def _chain_lengths(robot: Robot) -> tuple[Array, Array]:
+def chain_lengths(robot: Robot) -> tuple[Array, Array]:
     """Return the distance from each link's origin to the one before (constant), and the origins."""
     _, origins = robot.kinematics.forward(robot.home_rad)
     # Entry i is the length from joint i's origin to that of joint i - 1.

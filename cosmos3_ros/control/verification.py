@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cosmos3_ros.robots import Robot
 
+from .effort_bound import EffortBound
 from .envelope import Chord
 from .leverage import Leverage, pair_levers
 from .plan import Extrema, Plan
@@ -68,7 +69,9 @@ class Verifier:
         self._sign = np.array([1.0 if c.upper else -1.0 for c in chords])
         self._chord_joint = np.array([c.joint for c in chords], dtype=np.intp)
         self._leverage = Leverage.of(robot)
-        self._pair_levers = pair_levers(robot)
+        self._pair_levers = np.ascontiguousarray(pair_levers(robot).T)
+        self._pair_distance = np.full(len(robot.collision.pairs), robot.profile.self_collision_distance_m)
+        self._effort_bound = EffortBound.of(robot)
         speeds = {'tool': profile.tcp_speed_m_s, 'elbow': profile.elbow_speed_m_s}
         self._point_speeds = tuple(
             (i, name, speeds[name]) for i, name in enumerate(robot.kinematics.point_names)
@@ -80,9 +83,13 @@ class Verifier:
     def check(self, plan: Plan) -> Rejection | None:
         """Return the first broken limit of ``plan``, or None if it is admissible."""
         extrema = plan.extrema()
-        return (
-            self._check_joints(plan, extrema) or self._check_chords(plan)
-            or self._check_space(plan, extrema) or self._check_effort(plan))
+        rejection = self._check_joints(plan, extrema) or self._check_chords(plan)
+        if rejection is not None:
+            return rejection
+        frames = self._robot.kinematics.chain(plan.position)
+        jerk = np.abs(plan.jerk)
+        return self._check_space(plan, extrema, jerk, frames) or self._check_effort(
+            plan, extrema, jerk, frames)
 
     def _joint(self, limit: str, plan: Plan, excess: Array, value: Array, allowed: Array, unit: str,
                ) -> Rejection | None:
@@ -133,31 +140,30 @@ class Verifier:
             'velocity_envelope', self._robot.joint_names[joint],
             plan.start_ns + segment * plan.step_ns, velocity, allowed, 'rad/s')
 
-    def _check_space(self, plan: Plan, x: Extrema) -> Rejection | None:
+    def _check_space(self, plan: Plan, x: Extrema, jerk: Array, frames: Array) -> Rejection | None:
         robot, h = self._robot, plan.step_ns * 1e-9
-        q, n = plan.position, plan.steps
-        jerk_bound = self._leverage.point_jerk(x.speed_max, x.acceleration_max, np.abs(plan.jerk))
-        velocities = robot.kinematics.point_velocities(q, plan.velocity)
-        speeds = np.sqrt(np.einsum('kpi,kpi->pk', velocities, velocities))
+        n = plan.steps
+        point_acceleration, point_jerk = self._leverage.point_motion(x.speed_max, x.acceleration_max, jerk)
+        bow = point_jerk * (h * h / 8.0)
+        velocities = robot.kinematics.chain_velocities(frames, plan.velocity)
+        speeds = np.sqrt((velocities * velocities).sum(axis=1))
         for i, name, allowed in self._point_speeds:
             speed = speeds[i]
-            between = np.maximum(speed[:-1], speed[1:]) + jerk_bound * (h * h / 8.0)
-            worst = int(np.argmax(between))
+            between = np.maximum(speed[:-1], speed[1:]) + bow
+            worst = int(between.argmax())
             if not between[worst] <= allowed:
                 return Rejection(f'{name}_speed', name, plan.start_ns + worst * plan.step_ns,
                                  float(between[worst]), allowed, 'm/s')
-        distance, a, b, radius = robot.collision.distances_and_capsules(q)
-        required = robot.profile.self_collision_distance_m
-        reach = (x.speed_max * h) @ self._pair_levers.T
+        distance, a, b = robot.collision.chain_distances(frames)
+        reach = (x.speed_max * h) @ self._pair_levers
         between = 0.5 * (distance[:-1] + distance[1:] - reach)
-        fault = self._worst_distance(distance, between, np.full(distance.shape[1], required))
+        fault = self._worst_distance(distance, between, self._pair_distance)
         if fault is not None:
             node, pair, value, allowed = fault
             return Rejection('self_collision', robot.collision.pair_names[pair],
                              plan.start_ns + min(node, n) * plan.step_ns, value, allowed, 'm')
-        moving = robot.collision.moving
-        clearance = robot.workspace.distances(a[:, moving], b[:, moving], radius[moving])
-        sag = self._leverage.point_acceleration(x.speed_max, x.acceleration_max) * (h * h / 8.0)
+        clearance = robot.workspace.distances(a, b, robot.collision.moving_radius)
+        sag = point_acceleration * (h * h / 8.0)
         between = np.minimum(clearance[:-1], clearance[1:]) - sag[:, None]
         fault = self._worst_distance(clearance, between, self._plane_distance)
         if fault is not None:
@@ -189,11 +195,15 @@ class Verifier:
             return None
         return segment, column, float(lowest[segment, column]), float(required[column])
 
-    def _check_effort(self, plan: Plan) -> Rejection | None:
-        dynamics = self._robot.dynamics
-        if dynamics is None:
+    def _check_effort(self, plan: Plan, x: Extrema, jerk: Array, frames: Array) -> Rejection | None:
+        dynamics, bound = self._robot.dynamics, self._effort_bound
+        if dynamics is None or bound is None:
             return None
         limits, h = self._robot.limits, plan.step_ns * 1e-9
+        most, change = bound.effort_and_change(frames, x.speed_max, x.acceleration_max, jerk, h)
+        # Not below with NaN, so that the exact check decides.
+        if bool((most < limits.effort_nm).all()) and bool((change < limits.effort_rate_nm_s).all()):
+            return None
         effort = dynamics.effort(plan.position, plan.velocity, plan.acceleration)
         size = np.abs(effort)
         # A pose that gravity alone overloads must be left, so it may not get worse.

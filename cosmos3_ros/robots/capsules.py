@@ -76,11 +76,13 @@ class CapsuleModel:
             self._local[capsule.link, row + 1, :3] = np.subtract(capsule.end_m, capsule.start_m)
             starts[k] = capsule.link * width + row
         self._all_rows = np.concatenate([starts, starts + 1])
+        self._moving_rows = np.concatenate([starts[self.moving], starts[self.moving] + 1])
+        self.moving_radius = self.radius[self.moving]
         i, j = np.array(self.pairs, dtype=np.intp).reshape(-1, 2).T
         self._pair_rows = np.concatenate([starts[i], starts[i] + 1, starts[j], starts[j] + 1])
         self._radius_sum = self.radius[i] + self.radius[j]
         for array in (self.links, self.radius, self.moving, self._radius_sum, self._local, self._all_rows,
-                      self._pair_rows):
+                      self._moving_rows, self.moving_radius, self._pair_rows):
             array.setflags(write=False)
 
     def capsules(self, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -105,14 +107,26 @@ class CapsuleModel:
         world = self._world(q)
         return (self._pair_distances(world), *self._ends(world))
 
+    def chain_distances(self, F: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return ``distances`` (K, pairs) and both ends (K, moving, 3) of the capsules that move.
+
+        :param F: Frames of K configurations, from ``Kinematics.chain``.
+        """
+        world = self._transform(F)
+        ends = world.take(self._moving_rows, axis=0).reshape(2, len(self.moving), 3, F.shape[2])
+        ends[1] += ends[0]
+        return self._pair_distances(world), ends[0].transpose(2, 0, 1), ends[1].transpose(2, 0, 1)
+
     def _world(self, q: FloatArray) -> FloatArray:
         # Rows of (3 K) numbers: world starts and directions of the capsules, link by link.
         q = np.asarray(q, dtype=np.float64)
         if q.ndim != 2 or q.shape[1] != self._kinematics.joint_count:
             raise RobotError(f'q: shape {q.shape} arrived, (K, {self._kinematics.joint_count}) is needed')
-        F = self._kinematics.chain(q)
+        return self._transform(self._kinematics.chain(q))
+
+    def _transform(self, F: FloatArray) -> FloatArray:
         world: FloatArray = np.matmul(self._local, F.reshape(len(F), -1, 4).transpose(0, 2, 1))
-        return world.reshape(-1, 3 * len(q))
+        return world.reshape(-1, 3 * F.shape[2])
 
     def _ends(self, world: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         both = world.take(self._all_rows, axis=0).reshape(2, len(self.radius), 3, world.shape[1] // 3)

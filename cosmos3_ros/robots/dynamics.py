@@ -70,7 +70,15 @@ class RigidBodyDynamics:
         J[:, :3, 3] = J[:, 3, :3] = weighted
         J[:, 3, 3] = self.mass_kg
         self._pseudo_inertia = J
-        for array in (self.gravity_m_s2, self.mass_kg, self.com_m, self.inertia_kg_m2, J):
+        # Root mean square distance of each link's mass from the link's origin, shape (N,).
+        self.mass_spread_m = np.sqrt(np.trace(J[:, :3, :3], axis1=1, axis2=2) / self.mass_kg)
+        self._moments = J[:, :, 3:].copy()
+        self._carried_kg = self.mass_kg[::-1].cumsum()[::-1, None, None].copy()
+        gx, gy, gz = self.gravity_m_s2
+        # z cross g = z @ this.
+        self._across = np.array([[0.0, -gz, gy], [gz, 0.0, -gx], [-gy, gx, 0.0]])
+        for array in (self.gravity_m_s2, self.mass_kg, self.com_m, self.inertia_kg_m2, J,
+                      self.mass_spread_m, self._moments, self._carried_kg, self._across):
             array.setflags(write=False)
 
     def effort(self, q: FloatArray, v: FloatArray, a: FloatArray) -> FloatArray:
@@ -116,6 +124,21 @@ class RigidBodyDynamics:
         q = np.asarray(q, dtype=np.float64)
         zero = np.zeros_like(q)
         return self.effort(q, zero, zero)
+
+    def chain_gravity(self, F: FloatArray) -> FloatArray:
+        """Return the same from frames, (K, N).
+
+        With r the mass moment that joint i carries, about its origin: -g . (z cross r) = r . (z cross g).
+
+        :param F: Frames of K configurations, from ``Kinematics.chain``.
+        """
+        F = F[1:]
+        n, _, K, _ = F.shape
+        r = np.matmul(F.reshape(n, 3 * K, 4), self._moments).reshape(n, 3, K)[::-1].cumsum(axis=0)[::-1]
+        r = r - self._carried_kg * F[..., 3]
+        across = np.matmul(self._across.T, F[..., 2])
+        result: FloatArray = (r * across).sum(axis=1).T
+        return result
 
 
 def _check(body: RigidBody, n: int) -> None:

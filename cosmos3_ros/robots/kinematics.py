@@ -140,14 +140,24 @@ class Kinematics:
         """
         flat, batch = self._flatten(q)
         speeds, _ = self._flatten(v)
-        F = self.chain(flat)
+        velocities = self.chain_velocities(self.chain(flat), speeds)
+        return velocities.transpose(2, 0, 1).reshape(*batch, len(self.points_on_links), 3)
+
+    def chain_velocities(self, F: FloatArray, v: FloatArray) -> FloatArray:
+        """Return the velocities (P, 3, K) of the speed-limited points from the frames of ``chain``.
+
+        :param v: Shape (K, N), rad/s.
+        """
         # Joint i adds z_i v_i x (x - o_i): sums of z v and of z v x o over the joints before the point.
-        K, count = len(flat), len(self.points_on_links)
-        spin, o = F[1:, :, :, 2] * speeds.T[:, None], F[1:, :, :, 3]
-        sums = self._before @ np.stack((spin, _cross(spin, o)), axis=1).reshape(self.joint_count, -1)
+        K, count = len(v), len(self.points_on_links)
+        spin, o = F[1:, :, :, 2] * v.T[:, None], F[1:, :, :, 3]
+        terms = np.empty((self.joint_count, 2, 3, K))
+        terms[:, 0] = spin
+        terms[:, 1] = _cross(spin, o)
+        sums = self._before @ terms.reshape(self.joint_count, -1)
         w, moment = sums.reshape(count, 2, 3, K).swapaxes(0, 1)
-        velocities = _cross(w, self.chain_points(F)) - moment
-        return velocities.transpose(2, 0, 1).reshape(*batch, count, 3)
+        velocities: FloatArray = _cross(w, self.chain_points(F)) - moment
+        return velocities
 
     def jacobian(self, q: FloatArray, point: str) -> FloatArray:
         """Return the translational geometric Jacobian of a point: column i is z_i x (p - o_i).
