@@ -24,6 +24,8 @@ CONFIGURE_TIMEOUT_S = 300.0
 """Configuring loads models."""
 ACTIVATE_TIMEOUT_S = 30.0
 RECORDER = 'recorder'
+COMPRESSED_IMAGES = '/image_raw/compressed$'
+"""Left out of recordings: they show the raw images again, and JPEG is only encoded for a subscriber."""
 RECORDER_READY_S = 10.0
 _ERROR_LINE = re.compile(r'^\[ERROR\] \[[\d.]+\] \[[^\]]*\]: (.*)$')
 
@@ -91,8 +93,9 @@ class Graph:
                 explain=lambda process=process: explain_failure(process))  # type: ignore[misc]
 
     def start_recorder(self, output: Path) -> ManagedProcess:
-        """Record all topics from now on, in a process of its own."""
-        command = [*cosmos3_command(), 'record', '--output', str(output), '--json']
+        """Record all topics but the compressed images from now on, in a process of its own."""
+        command = [*cosmos3_command(), 'record', '--output', str(output), '--json',
+                   '--exclude', COMPRESSED_IMAGES]
         return self._processes.start(RECORDER, command)
 
     def wait_for_recorder(self, topics: Sequence[str]) -> None:

@@ -80,3 +80,10 @@ MODEL_NICENESS = 5
 def model_parameters(checkpoint: Path, device: str) -> dict[str, Any]:
     """Return the parameters that perception and generator share."""
     return {'checkpoint': str(checkpoint), 'device': device}
+
+
+def perception_parameters(device: str) -> dict[str, Any]:
+    """Return how large a clip perception asks about: on a CPU a small one, beside everything else."""
+    if device != 'cpu':
+        return {}
+    return {'period_s': 1.5, 'frames': 4, 'max_frame_pixels': 256 * 160, 'max_new_tokens': 48}

@@ -14,7 +14,7 @@ from ..evaluation.run_summary import check_shadow, summarise_run
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
-from .running import MODEL_NICENESS, Running, model_parameters, running
+from .running import MODEL_NICENESS, Running, model_parameters, perception_parameters, running
 
 POLICIES = ('oracle', 'cosmos3')
 SOURCE_PREFIX = 'lerobot:'
@@ -134,7 +134,7 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
     if episode is not None and not instruction:
         # DROID episodes may lack an annotation; a policy needs some sentence.
         instruction = 'do the task'
-    perception: dict[str, Any] = {**common, **models}
+    perception: dict[str, Any] = {**common, **models, **perception_parameters(args.device)}
     generator: dict[str, Any] = {
         **common, **models, 'policy': args.policy, 'instruction': instruction, 'blank_cameras': blank}
     controller: dict[str, Any] = {

@@ -60,8 +60,7 @@ class CameraStreams:
         self._decode: Callable[[Any], Frame] = rgb_from_compressed if transport == 'compressed' else rgb_image
         for camera, topic in topics.items():
             name = f'{topic}/compressed' if transport == 'compressed' else topic
-            node.create_subscription(
-                message_type, name, self._callback(camera), profile, callback_group=node.data_group)
+            node.poller.subscribe(message_type, name, profile, self._callback(camera))
 
     def _callback(self, camera: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:

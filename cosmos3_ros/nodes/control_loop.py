@@ -37,8 +37,8 @@ class ControlLoop:
     :param on_jump: Called with the nanoseconds by which the node's clock jumped.
     :param on_error: Called with what ``tick`` raised.
     :param logger: The node's logger.
-    :param poll: Called before every decision whether to tick, to take in what has arrived; it runs while
-        the clock is not ready or stands still, too. Must not raise.
+    :param poll: Called once per round, after the sleep and before the tick, to take in what has arrived;
+        it runs while the clock is not ready or stands still, too. Must not raise.
     :param priority: SCHED_FIFO priority 1..99, or 0 for the normal scheduler.
     :param cpus: Processors to run on; empty for any.
     """
@@ -142,25 +142,31 @@ class ControlLoop:
         target = (clock.now_ns(time.monotonic_ns()) // period + 1) * period
         awake_at = time.monotonic_ns()
         while not self._stopping.is_set():
-            poll()
-            jump = clock.take_jump()
-            if jump:
-                self._on_jump(jump)
             begin = time.monotonic_ns()
             wait = clock.wait_ns(target, begin)
             if wait > 0:
                 awake_at = begin + wait
                 time.sleep(wait * 1e-9)
+            # Once per round, after the sleep: the newest joint state, and maybe another idea of time.
+            poll()
+            jump = clock.take_jump()
+            if jump:
+                self._on_jump(jump)
+            begin = time.monotonic_ns()
+            if clock.wait_ns(target, begin) > 0:
                 continue
             late = clock.now_ns(begin) - target
             missed = late // period
+            overrun = 0
             if missed > 0:
                 target += missed * period
-                if begin - awake_at > period:
-                    self.overruns += missed
-                    self._on_overrun(missed)
-                else:
-                    self.clock_steps += missed
+                # This machine is to blame for what passed since it should have been awake only.
+                overrun = min(missed, max(begin - awake_at, 0) // period)
+                self.clock_steps += missed - overrun
+                if overrun:
+                    self.overruns += overrun
+                    self._on_overrun(overrun)
+            awake_at += (1 + overrun) * period
             self.sample_ns = target
             try:
                 self._tick(target)

@@ -121,18 +121,18 @@ class GeneratorNode(LifecycleBase):
         self._chunks = self.create_publisher(
             msg.ActionChunk, 'action_chunk', qos_profile(values, 'action_chunk'))
         self._announce = self.create_publisher(String, 'instruction', default_profile('instruction'))
-        self.create_subscription(
-            JointState, 'joint_states', self._on_joints, qos_profile(values, 'joint_states'),
-            callback_group=self.data_group)
+        self.poller.subscribe(
+            JointState, 'joint_states', qos_profile(values, 'joint_states'), self._on_joints)
         self.create_subscription(
             msg.SceneReport, 'scene', self._on_scene, qos_profile(values, 'scene'),
             callback_group=self.data_group)
         if hasattr(self._policy, 'update_state'):
-            self.create_subscription(
-                msg.SimulationState, 'simulation_state', self._on_simulation,
-                qos_profile(values, 'simulation_state'), callback_group=self.data_group)
+            self.poller.subscribe(
+                msg.SimulationState, 'simulation_state', qos_profile(values, 'simulation_state'),
+                self._on_simulation)
+        topics = {name: slots.get(name, f'{name}/image_raw') for name in self._assembler.live_cameras}
         self._streams = CameraStreams(
-            self, {name: slots.get(name, f'{name}/image_raw') for name in self._assembler.live_cameras},
+            self, topics,
             transport=values['image_transport'], profile=qos_profile(values, 'images'),
             on_image=self._on_image)
         self.create_service(
@@ -259,7 +259,10 @@ class GeneratorNode(LifecycleBase):
     @guarded
     def _on_simulation(self, message: msg.SimulationState) -> None:
         snapshot = snapshot_from_message(message)
-        self._policy.update_state(snapshot)  # type: ignore[union-attr]
+        policy = self._policy
+        if policy is None:  # the last message before the subscription goes
+            return
+        policy.update_state(snapshot)  # type: ignore[attr-defined]
         if message.success and self._instructions is not None:
             self._instructions.take_success(snapshot.stamp_ns)
 

@@ -1,8 +1,9 @@
 """Node ``perception``: camera images in, scene reports out. Shell around ``cosmos3_ros.reasoner``."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import sys
 import time
+from typing import Any
 
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -18,6 +19,7 @@ from cosmos3_ros.reasoner import (
     create_backend,
 )
 from cosmos3_ros.reasoner.annotation import annotate
+from cosmos3_ros.reasoner.openai_backend import OpenAIBackend
 from cosmos3_ros.robots import load_robot
 
 from .base import LifecycleBase, guarded, guarded_when_active
@@ -51,6 +53,19 @@ class PerceptionNode(LifecycleBase):
         Parameter('backend', str, 'transformers', 'What runs the reasoner.', read_only=True),
         Parameter('checkpoint', str, '', 'Checkpoint directory.', read_only=True),
         Parameter('device', str, 'cpu', 'Torch device, e.g. cpu or cuda:0.', read_only=True),
+        Parameter('weights', str, 'dtype', 'Backend compiled: in the usual precision, or in eight bits.',
+                  choices=('dtype', 'fp8'), read_only=True),
+        Parameter('video_pruning_rate', float, 0.0,
+                  'Share of vision tokens that Efficient Video Sampling drops; a server has its own setting.',
+                  range=(0.0, 0.95), read_only=True),
+        Parameter('base_url', str, '', 'Backend openai: its server, e.g. http://localhost:8000/v1.',
+                  read_only=True),
+        Parameter('model', str, '', 'Backend openai: model name; empty takes the first of the server.',
+                  read_only=True),
+        Parameter('api_key_variable', str, 'OPENAI_API_KEY',
+                  'Backend openai: environment variable that holds the key.', read_only=True),
+        Parameter('stream', bool, True,
+                  'Backend openai: take answers in pieces, up to the last bracket.', read_only=True),
         Parameter('prompts', str, '', 'YAML file of prompts; empty takes the shipped one.', read_only=True),
         Parameter('instruction', str, '',
                   'Task that task_state refers to, until one arrives on the topic instruction.'),
@@ -109,8 +124,17 @@ class PerceptionNode(LifecycleBase):
 
     def create_backend(self) -> ReasonerBackend:
         """Make the backend that the parameters name."""
-        options = {'checkpoint': self.values['checkpoint'], 'device': self.values['device']}
-        return create_backend(self.values['backend'], **options)
+        values = self.values
+        options: dict[str, Any]
+        if values['backend'] == 'openai':
+            options = {name: values[name] for name in ('base_url', 'model', 'api_key_variable', 'stream')}
+            # A report that would be late anyway is not waited for.
+            options |= {'timeout_s': values['deadline_s'], 'request_timeout_s': values['deadline_s'] / 2}
+        else:
+            options = {name: values[name] for name in ('checkpoint', 'device', 'video_pruning_rate')}
+            if values['backend'] == 'compiled':
+                options['weights'] = values['weights']
+        return create_backend(values['backend'], **options)
 
     def warm_up(self) -> None:
         """Run the model once."""
@@ -193,6 +217,8 @@ class PerceptionNode(LifecycleBase):
         report.put(checkpoint=identity.checkpoint, engine=identity.engine, trained=identity.trained,
                    clips_dropped=self._worker.dropped if self._worker else 0, instruction=self._instruction,
                    **self._latency_s.summary('latency_s'))
+        if isinstance(self._backend, OpenAIBackend):
+            report.put(**{f'server_{name}': value for name, value in asdict(self._backend.counts).items()})
         counts = self._buffer.counts
         report.put(frames_kept=counts.frames_kept, frames_thinned=counts.frames_thinned,
                    frames_late=counts.frames_late, clock_resets=counts.clock_resets)

@@ -6,18 +6,25 @@ through the interpreter's lock. Taking a message directly costs some 30 us, and 
 has the newest state before each sample.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
-from .base import LifecycleBase
+if TYPE_CHECKING:
+    from .base import LifecycleBase
 
 # More messages than this are not taken at one poll, so that a flood cannot hold up the poller.
 TAKE_LIMIT = 50
+
+
+def _leave(_message: Any) -> None:
+    """Stand in for the callback: no executor ever calls it."""
 
 
 class _Never(CallbackGroup):
@@ -51,8 +58,18 @@ class PolledSubscription:
         # not taken the executor spins (9000 rounds a second seen with rclpy 9.1 and Fast DDS 3.2).
         # find_mismatch() says what they would have said.
         self._subscription = node.create_subscription(
-            message_type, topic, callback, profile, callback_group=_Never(),
+            message_type, topic, _leave, profile, callback_group=_Never(),
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
+
+    @property
+    def subscription(self) -> Any:
+        """The rclpy subscription."""
+        return self._subscription
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic, as it was asked for."""
+        return self._topic
 
     def find_mismatch(self) -> str:
         """Return which publisher of the topic cannot be heard because of its QoS, empty if all can."""
@@ -64,15 +81,16 @@ class PolledSubscription:
                     f'change its QoS or the parameters qos.{self._topic}.*')
         return ''
 
-    def poll(self) -> None:
-        """Take what has arrived. Does nothing once the node has destroyed the subscription."""
+    def poll(self) -> bool:
+        """Take what has arrived; False once the node has destroyed the subscription."""
         subscription = self._subscription
         try:
             for _ in range(TAKE_LIMIT):
                 with subscription.handle:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                 if taken is None:
-                    return
+                    return True
                 self._callback(taken[0])
         except InvalidHandle:
-            return
+            return False
+        return True

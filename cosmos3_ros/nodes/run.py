@@ -27,6 +27,10 @@ EXIT_USAGE = 2
 # because a process that cannot be ended is worse than one that ends untidily.
 CLOSE_LIMIT_S = 8.0
 
+# A thread that calls into C many times (a rollout in MuJoCo, torch operators) waits up to this long for the
+# interpreter's lock after each call while another thread runs; Python's 5 ms made chunks take seconds.
+SWITCH_INTERVAL_S = 0.0005
+
 
 class _Signals:
     """SIGINT and SIGTERM complete a future of the executor.
@@ -98,6 +102,7 @@ def run_node(node_class: type[LifecycleBase], args: list[str] | None = None) -> 
             f'{(BASE_TABLE + node_class.TABLE).markdown()}\n')
         return EXIT_OK
     faulthandler.enable()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Before anything that takes time: a signal during the start must end the process in order too.
     stop: Future[int] = Future()
     signals = _Signals(stop)

@@ -83,7 +83,7 @@ class SimulatorCamerasNode(LifecycleBase):
             config = self._shared.config
             self._info[name] = (
                 self.create_publisher(CameraInfo, f'{stem}/camera_info', infos),
-                camera_info(slot, config.image_width, config.image_height))
+                camera_info(slot, *config.picture_size(name)))
         built: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(built,), name='render', daemon=True)
         self._thread.start()
@@ -136,7 +136,8 @@ class SimulatorCamerasNode(LifecycleBase):
             config = shared.config
             scene = build_scene(config)
             renderer = Renderer(
-                scene, config.image_width, config.image_height, tuple(self._cameras), shadows=config.shadows)
+                scene, config.image_width, config.image_height, tuple(self._cameras),
+                sizes={name: config.picture_size(name) for name in self._cameras}, shadows=config.shadows)
             randomizer = Randomizer(scene, config)
             # The first pictures compile shaders.
             for _ in range(2):

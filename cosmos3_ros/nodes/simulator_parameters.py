@@ -36,9 +36,11 @@ SIMULATOR_TABLE = ParameterTable(
               read_only=True),
     Parameter('render', bool, True, 'Start the render process; False simulates without cameras.',
               read_only=True),
-    Parameter('image_width', int, 640, 'Width of the images.', unit='pixels', range=(64, 1280),
+    Parameter('image_width', int, 640, 'Width of the wrist images.', unit='pixels', range=(64, 1280),
               read_only=True),
-    Parameter('image_height', int, 360, 'Height of the images.', unit='pixels', range=(64, 720),
+    Parameter('image_height', int, 360, 'Height of the wrist images.', unit='pixels', range=(64, 720),
+              read_only=True),
+    Parameter('exterior_divisor', int, 2, 'The exterior images are this much smaller.', range=(1, 4),
               read_only=True),
     Parameter('shadows', bool, False, 'Draw shadows; about three times the rendering cost.',
               read_only=True),
@@ -68,4 +70,5 @@ def simulation_config(values: Mapping[str, Any]) -> SimulationConfig:
         command_timeout_s=values['command_timeout_s'],
         max_command_jump_rad=values['max_command_jump_rad'], light_variation=values['light_variation'],
         colour_variation=values['colour_variation'], image_width=values['image_width'],
-        image_height=values['image_height'], shadows=values['shadows'])
+        image_height=values['image_height'], exterior_divisor=values['exterior_divisor'],
+        shadows=values['shadows'])

@@ -33,8 +33,10 @@ class SimulationConfig:
     :param start_noise_m: Standard deviation of the tool's start position around home, seeded.
     :param light_variation: 0 none .. 1 strong; seeded per episode.
     :param colour_variation: 0 none .. 1 strong; seeded per episode.
-    :param image_width: Pixels.
-    :param image_height: Pixels.
+    :param image_width: Pixels of the wrist camera.
+    :param image_height: Pixels of the wrist camera.
+    :param exterior_divisor: The exterior cameras' pictures are this much smaller, 1 to 4. The policy sees
+        them at half size (generator/composed_view.py), so a full picture would be drawn in vain.
     :param shadows: Cast shadows; about three times the rendering cost.
     """
 
@@ -49,6 +51,7 @@ class SimulationConfig:
     colour_variation: float = 0.0
     image_width: int = 640
     image_height: int = 360
+    exterior_divisor: int = 2
     shadows: bool = False
 
     def __post_init__(self) -> None:
@@ -69,11 +72,17 @@ class SimulationConfig:
             'max_command_jump_rad': (0.01, 10.0), 'gripper_speed_m_s': (0.01, 0.2),
             'start_noise_m': (0.0, 0.05), 'light_variation': (0.0, 1.0), 'colour_variation': (0.0, 1.0),
             'image_width': (64, 1280), 'image_height': (64, 720),
+            'exterior_divisor': (1, 4),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SimulationError(f'{name}: {value} arrived, {low} to {high} is allowed')
+
+    def picture_size(self, camera: str) -> tuple[int, int]:
+        """Return width and height in pixels of a camera slot's pictures."""
+        divisor = 1 if camera == 'wrist' else self.exterior_divisor
+        return self.image_width // divisor, self.image_height // divisor
 
     @property
     def step_ns(self) -> int:

@@ -1,6 +1,6 @@
 """Off-screen pictures of the scene."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 import os
 from typing import Any
@@ -24,20 +24,22 @@ class Renderer:
     MUJOCO_GL says ``osmesa``.
 
     :param scene: Model to draw; its lights and colours may change between calls.
+    :param width: Pixels of the largest picture.
+    :param height: Pixels of the largest picture.
     :param cameras: Camera slots, in the order of the answer.
+    :param sizes: Width and height of the cameras with smaller pictures.
     :raises RendererError: No OpenGL library.
     :raises SimulationError: A camera that the scene does not have.
     """
 
     def __init__(self, scene: Scene, width: int, height: int, cameras: Sequence[str] = CAMERA_SLOTS, *,
-                 shadows: bool = False) -> None:
+                 sizes: Mapping[str, tuple[int, int]] | None = None, shadows: bool = False) -> None:
         unknown = [c for c in cameras if c not in CAMERA_SLOTS]
         if unknown:
             raise SimulationError(f'cameras: {unknown} arrived, {list(CAMERA_SLOTS)} are allowed')
         self._scene = scene
         self._cameras = {name: int(scene.model.camera(name).id) for name in cameras}
         self._data = mujoco.MjData(scene.model)
-        self._size = (height, width)
         self._gl = create_context(width, height)
         self._gl.make_current()
         self._context = mujoco.MjrContext(scene.model, int(mujoco.mjtFontScale.mjFONTSCALE_100))
@@ -48,8 +50,12 @@ class Renderer:
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._viewport = mujoco.MjrRect(0, 0, width, height)
-        self._bottom_up = np.empty((height, width, 3), np.uint8)
+        self._viewports = {}
+        self._bottom_up = {}
+        for name in cameras:
+            w, h = (sizes or {}).get(name, (width, height))
+            self._viewports[name] = mujoco.MjrRect(0, 0, w, h)
+            self._bottom_up[name] = np.empty((h, w, 3), np.uint8)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -74,9 +80,10 @@ class Renderer:
             self._camera.fixedcamid = camera
             mujoco.mjv_updateScene(
                 self._scene.model, data, self._option, None, self._camera, everything, self._view)
-            mujoco.mjr_render(self._viewport, self._view, self._context)
-            mujoco.mjr_readPixels(self._bottom_up, None, self._viewport, self._context)
-            images[name] = np.ascontiguousarray(self._bottom_up[::-1])
+            viewport, bottom_up = self._viewports[name], self._bottom_up[name]
+            mujoco.mjr_render(viewport, self._view, self._context)
+            mujoco.mjr_readPixels(bottom_up, None, viewport, self._context)
+            images[name] = np.ascontiguousarray(bottom_up[::-1])
         return images
 
     def close(self) -> None:

@@ -97,8 +97,9 @@ def build_arm() -> Any:
 
 def _set_visuals(spec: Any, config: SimulationConfig) -> None:
     # 'global' is a keyword in Python, hence the trailing underscore of the binding.
-    spec.visual.global_.offwidth = max(1280, config.image_width)
-    spec.visual.global_.offheight = max(720, config.image_height)
+    # Every picture clears the whole buffer, so it is no larger than the largest one.
+    spec.visual.global_.offwidth = config.image_width
+    spec.visual.global_.offheight = config.image_height
     spec.visual.quality.shadowsize = 2048 if config.shadows else 0
     spec.visual.quality.offsamples = 0
     # Rendering on the processor costs by the vertex: 20 x 10 facets still look round here.
