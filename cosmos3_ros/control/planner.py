@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 # a distance does not.
 SHARE_OF_CHANGE = 0.4
 LEAST_SHARE = 0.1
+# A reference that stays this close to an arm at rest asks for no motion: an encoder's resolution.
+STILL_RAD = 1e-5
 PROPORTIONAL = ('tool_speed', 'elbow_speed', 'effort', 'effort_rate')
 
 
@@ -115,6 +117,13 @@ class Planner:
     def follow(self, at_ns: int, position: Array, velocity: Array, acceleration: Array) -> None:
         """Plan from node ``at_ns`` on along a reference; each of shape (N, joints) at nodes 1..N."""
         kept = self._advance(at_ns)
+        if self._pid is None and kept.is_still_from(at_ns) \
+                and np.abs(position - kept.position[-1]).max() <= STILL_RAD:
+            # What is left of the plan is what is asked for, and was verified when it was committed.
+            self.plan = kept
+            self.counts.committed += 1
+            self.counts.in_a_row = 0
+            return
         state = kept.state(0)
         self._commit(kept, state, self._tracker.solve(state, kept, position, velocity, acceleration))
 

@@ -35,6 +35,7 @@ class TrackingMonitor:
     ) -> None:
         self._names = names
         self._hardware = hardware
+        self._speed = SPEED_TOLERANCE * hardware.velocity_rad_s
         self._bound = bound_rad
         self._lag_ns = int(lag_s * 1e9)
         self._jump = jump_rad
@@ -58,23 +59,23 @@ class TrackingMonitor:
         """Return why ``new`` cannot be a measurement of this arm, or an empty string."""
         hardware = self._hardware
         outside = np.maximum(hardware.lower_rad - new.position, new.position - hardware.upper_rad)
-        worst = int(np.argmax(outside))
-        if outside[worst] > RANGE_TOLERANCE_RAD:
+        if outside.max() > RANGE_TOLERANCE_RAD:
+            worst = int(outside.argmax())
             return (
                 f'{self._names[worst]} measured at {new.position[worst]:.4f} rad, '
                 f'{hardware.lower_rad[worst]:.4f} to {hardware.upper_rad[worst]:.4f} is its range')
-        fast = np.abs(new.velocity) - SPEED_TOLERANCE * hardware.velocity_rad_s
-        worst = int(np.argmax(fast))
-        if fast[worst] > 0.0:
+        fast = np.abs(new.velocity) - self._speed
+        if fast.max() > 0.0:
+            worst = int(fast.argmax())
             return (
                 f'{self._names[worst]} measured at {new.velocity[worst]:.3f} rad/s, '
                 f'{hardware.velocity_rad_s[worst]:.3f} is its hardware limit')
         if old is None or new.stamp_ns <= old.stamp_ns:
             return ''
         elapsed_s = (new.stamp_ns - old.stamp_ns) * 1e-9
-        excess = np.abs(new.position - old.position) - SPEED_TOLERANCE * hardware.velocity_rad_s * elapsed_s
-        worst = int(np.argmax(excess))
-        if excess[worst] > self._jump:
+        excess = np.abs(new.position - old.position) - self._speed * elapsed_s
+        if excess.max() > self._jump:
+            worst = int(excess.argmax())
             return (
                 f'{self._names[worst]} measured {new.position[worst] - old.position[worst]:+.4f} rad from '
                 f'the sample {elapsed_s * 1e3:.1f} ms before, more than its speed allows by '
@@ -88,6 +89,9 @@ class TrackingMonitor:
         if self._times[nearest] == NO_TIME:
             return ''
         self.error = measured.position - self._positions[nearest]
+        if np.abs(self.error).max() <= self._bound:
+            # The nearest command is one of those below, so no joint is further off than this.
+            return ''
         excused = (age >= 0) & (age <= self._lag_ns)
         excused[nearest] = True
         spread = self._positions[excused]

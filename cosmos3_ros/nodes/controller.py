@@ -56,6 +56,9 @@ STOPPED_BEFORE = 'a stop is latched from before, call ~/reset'
 SWITCH_INTERVAL_S = 0.0005
 # A simulator that catches up after a stall sends /clock in a burst; dropped ones would look like a jump.
 CLOCK_DEPTH = 100
+# stop and speed_scale are looked at this often, the rest before every sample: a look costs some 10 us,
+# and 10 ms is little beside the time that an arm takes to brake.
+ORDERS_PERIOD_NS = 10_000_000
 MOVING = (ControllerMode.RUNNING, ControllerMode.STOPPING)
 
 
@@ -123,6 +126,8 @@ class ControllerNode(LifecycleBase):
         self._control_clock = self._make_clock()
         self._controller = Controller(self._robot, self._config(values))
         self._polled: tuple[PolledSubscription, ...] = ()
+        self._polled_orders: tuple[PolledSubscription, ...] = ()
+        self._orders_due_ns = 0
         self._stop_held = False
         self._waiting = ''
         self._conflict = ''
@@ -173,7 +178,8 @@ class ControllerNode(LifecycleBase):
         # A fresh clock: while inactive nobody watched it, and what it missed is no jump.
         self._control_clock = self._make_clock()
         self._polled = (
-            self._poll_subscription(JointState, 'joint_states', self._on_joints),
+            self._poll_subscription(JointState, 'joint_states', self._on_joints),)
+        self._polled_orders = (
             self._poll_subscription(Bool, 'stop', self._on_stop_topic),
             self._poll_subscription(Float64, 'speed_scale', self._on_speed_scale))
         if isinstance(self._control_clock, DisciplinedClock):
@@ -289,6 +295,11 @@ class ControllerNode(LifecycleBase):
     def _poll(self) -> None:
         for subscription in self._polled:
             subscription.poll()
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._orders_due_ns:
+            self._orders_due_ns = now_ns + ORDERS_PERIOD_NS
+            for subscription in self._polled_orders:
+                subscription.poll()
 
     def _sample_ns(self) -> int:
         """Return the time of the newest sample. A mode begins there: the loop may be some ms behind now,
@@ -487,7 +498,7 @@ class ControllerNode(LifecycleBase):
             report.add(Level.ERROR, f'{state.mode.name}: {state.stop_reason.name}: {state.stop_detail}')
         if self._conflict:
             report.add(Level.ERROR, self._conflict)
-        for subscription in self._polled if self.active else ():
+        for subscription in (*self._polled, *self._polled_orders) if self.active else ():
             mismatch = subscription.find_mismatch()
             if mismatch:
                 report.add(Level.ERROR, mismatch)
