@@ -110,3 +110,38 @@ def test_with_simulated_time_it_waits_for_the_clock_and_stops_with_it():
         assert (np.diff(recorder.samples) > 0).all(), 'control time never goes back'
     finally:
         recorder.loop.stop()
+
+
+class SteppingClock(SystemClock):
+    """The system clock, set ahead by ``step_ns`` at will, without calling that a jump."""
+
+    step_ns = 0
+
+    def now_ns(self, monotonic_ns: int) -> int:
+        return super().now_ns(monotonic_ns) + self.step_ns
+
+
+def test_a_step_of_the_clock_is_no_overrun():
+    """A simulator that catches up sets the clock ahead in the middle of a sleep of this machine."""
+    clock = SteppingClock(time.time_ns(), time.monotonic_ns(), jump_ns=10**9)
+    recorder = Recorder(clock)
+
+    def step() -> None:
+        if len(recorder.samples) in (20, 40, 60):
+            clock.step_ns += 200 * PERIOD
+
+    recorder.hook = step
+    recorder.run_until(80)
+    assert recorder.loop.clock_steps >= 3 * 190
+    # What this machine was late besides is counted as that, and not as 200 points.
+    assert recorder.loop.overruns == sum(recorder.missed)
+    assert max(recorder.missed, default=0) < 150
+    assert (np.diff(recorder.samples) > 0).all()
+
+
+def test_inputs_are_polled_once_per_tick():
+    polls: list[int] = []
+    recorder = Recorder(system_clock(), poll=lambda: polls.append(len(recorder.samples)))
+    recorder.run_until(100)
+    counts = np.bincount(polls, minlength=100)[1:99]
+    assert (counts >= 1).all() and np.median(counts) == 1
