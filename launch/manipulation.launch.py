@@ -2,15 +2,16 @@
 
 import os
 
-from cosmos3_ros.cli.environment import FAST_DDS_VARIABLES
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from cosmos3_ros.cli.environment import FAST_DDS_VARIABLES
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -20,13 +21,19 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'robot', default_value='panda', description='Robot: a name from config/robots or a YAML file.'),
         DeclareLaunchArgument(
-            'policy', default_value='cosmos3', choices=['cosmos3', 'oracle'],
-            description='Policy of the generator; oracle is the scripted expert and needs sim:=true.'),
+            'policy', default_value=PythonExpression(["'oracle' if '", sim, "' == 'true' else 'cosmos3'"]),
+            choices=['cosmos3', 'oracle'],
+            description='Policy of the generator; oracle is the scripted expert and needs sim:=true. By '
+                        'default oracle in simulation, as long as no trained checkpoint is shipped.'),
         DeclareLaunchArgument(
-            'checkpoint', default_value='',
-            description='Cosmos 3 checkpoint of reasoner and policy: a directory or a Hub id.'),
+            'checkpoint',
+            default_value=PythonExpression(["'cosmos3-tiny-random' if '", sim, "' == 'true' else ''"]),
+            description='Cosmos 3 checkpoint of reasoner and policy: a directory or a Hub id. By default an '
+                        'untrained tiny one in simulation, none on a robot.'),
         DeclareLaunchArgument(
-            'instruction', default_value='', description='Start on this instruction; empty: wait for one.'),
+            'instruction', default_value='',
+            description='Start on this instruction; empty: wait for one. In simulation the oracle then takes '
+                        'the instruction of the simulated episode.'),
         DeclareLaunchArgument(
             'profile', default_value='commissioning', choices=['commissioning', 'lab', 'hardware'],
             description='Limits of the controller, from config/profiles.yaml.'),
@@ -87,7 +94,11 @@ def generate_launch_description() -> LaunchDescription:
                 'robot', 'task', 'seed', 'namespace', 'log_level')}.items(),
             condition=IfCondition(sim)),
         node('perception', {'checkpoint': text['checkpoint']}),
-        node('generator', {'policy': LaunchConfiguration('policy'), **text}),
+        node('generator', {
+            'policy': LaunchConfiguration('policy'),
+            'follow_simulation': ParameterValue(sim, value_type=bool),
+            **text,
+        }),
         node('controller', {
             'profile': LaunchConfiguration('profile'),
             'command_interface': LaunchConfiguration('command_interface'),

@@ -2,13 +2,14 @@
 
 import os
 
-from cosmos3_ros.cli.environment import FAST_DDS_VARIABLES
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from cosmos3_ros.cli.environment import FAST_DDS_VARIABLES
 
 
 def generate_launch_description() -> LaunchDescription:

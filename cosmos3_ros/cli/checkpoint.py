@@ -1,16 +1,11 @@
 """``cosmos3 checkpoint``: write a random checkpoint, or say what a checkpoint is."""
 
 import argparse
-import os
 from pathlib import Path
-import shutil
 from typing import Any
 
 from .arguments import add_json
 from .console import CommandError, Output
-
-CACHE_NAME = 'cosmos3_ros'
-RANDOM_TINY = 'cosmos3-tiny-random'
 
 
 def add_parser(subparsers: Any) -> None:
@@ -64,29 +59,7 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def default_checkpoint(output: Output) -> Path:
-    """Return the checkpoint used where none is named: an untrained tiny one in the user's cache.
-
-    It is made on first use, under another name until it is complete, so that an interrupted or a second
-    process never leaves or sees half of it.
-    """
-    from ..model.checkpoint import Checkpoint, CheckpointError
-    from ..model.checkpoint_init import init_checkpoint
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / CACHE_NAME
-    target = cache / RANDOM_TINY
-    if target.is_dir():
-        try:
-            Checkpoint.open(target)
-        except CheckpointError as error:
-            output.warn(f'{target} is of an older version and is made again: {error}')
-            shutil.rmtree(target)
-    if not target.is_dir():
-        output.say(f'making an untrained tiny checkpoint in {target}')
-        scratch = cache / f'{RANDOM_TINY}.{os.getpid()}'
-        init_checkpoint(scratch)
-        try:
-            scratch.rename(target)
-        except OSError:
-            # Somebody else was faster; theirs has the same bytes.
-            if not target.is_dir():
-                raise
-    return target
+    """Return the checkpoint used where none is named: an untrained tiny one in the user's cache."""
+    from ..model.random_checkpoint import ensure_random_checkpoint
+    output.say('using an untrained tiny checkpoint: what it says and does means nothing')
+    return ensure_random_checkpoint()

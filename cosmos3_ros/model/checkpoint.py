@@ -9,6 +9,7 @@ from typing import Any
 from cosmos3_ros.resources import require, shared_file
 
 from .checkpoint_init import METADATA_FILE
+from .random_checkpoint import RANDOM_TINY, ensure_random_checkpoint
 
 PACKAGED = {'cosmos3-tiny': ('checkpoints', 'cosmos3-tiny')}
 # Published checkpoints carry no cosmos3_ros.json: what is known about them stands here.
@@ -169,7 +170,13 @@ def _require_files(directory: Path, parts: tuple[str, ...]) -> None:
 
 
 def _locate(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    if source in ('', '.'):
+        raise CheckpointError(
+            'checkpoint: none is named. Set the parameter checkpoint to a directory, a Hub id such as '
+            f'nvidia/Cosmos3-Nano-Policy-DROID, or {RANDOM_TINY} to try things out without training')
     path = Path(source).expanduser()
+    if source == RANDOM_TINY and not path.is_dir():
+        return ensure_random_checkpoint(), {}
     if path.is_dir():
         return path, {}
     if source in PACKAGED:
@@ -184,8 +191,8 @@ def _locate(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
     if source.count('/') == 1 and not source.startswith(('.', '/', '~')):
         return _download(source, revision), PUBLISHED.get(source, {})
     raise CheckpointError(
-        f'checkpoint: {source!r} is no directory; allowed are a directory, {", ".join(PACKAGED)}, or a Hub '
-        'id such as nvidia/Cosmos3-Nano-Policy-DROID')
+        f'checkpoint: {source!r} is no directory; allowed are a directory, '
+        f'{", ".join((*PACKAGED, RANDOM_TINY))}, or a Hub id such as nvidia/Cosmos3-Nano-Policy-DROID')
 
 
 def _download(source: str, revision: str | None) -> Path:

@@ -86,7 +86,8 @@ class LifecycleBase(LifecycleNode):
     base, in whatever partial state they are.
 
     ``self.values`` holds the parameters, ``self.counters`` what diagnostics count, ``self.logs`` the
-    throttled log, ``self.active`` whether the node is active, ``self.poller`` takes streams. Use ``self.data_group`` for streams and
+    throttled log, ``self.active`` whether the node is active, ``self.poller`` takes streams. Use
+    ``self.data_group`` for streams and
     ``self.service_group`` for services that must be served while a transition runs.
     """
 

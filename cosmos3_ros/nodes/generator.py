@@ -94,6 +94,9 @@ class GeneratorNode(LifecycleBase):
                   'End execute_instruction when a trained reasoner reports done or failed.'),
         Parameter('stop_on_simulation_success', bool, True,
                   'With policy oracle, end execute_instruction when the simulator reports success.'),
+        Parameter('follow_simulation', bool, False,
+                  'With policy oracle and while no instruction is set, take the simulated episode\'s.',
+                  read_only=True),
         *qos_parameters('images', 'joint_states', 'action_chunk', 'scene', 'simulation_state'),
     )
 
@@ -263,6 +266,8 @@ class GeneratorNode(LifecycleBase):
         if policy is None:  # the last message before the subscription goes
             return
         policy.update_state(snapshot)  # type: ignore[attr-defined]
+        if self.values['follow_simulation'] and self.active and not self._instruction and not message.success:
+            self.set_instruction(message.instruction)
         if message.success and self._instructions is not None:
             self._instructions.take_success(snapshot.stamp_ns)
 

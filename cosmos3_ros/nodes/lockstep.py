@@ -18,7 +18,7 @@ class LockstepThread:
         self._advance, self._serve, self._on_error = advance, serve, on_error
         self._condition = threading.Condition()
         self._credit = 0
-        self._ending = False
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name='lockstep', daemon=True)
 
     def start(self) -> None:
@@ -28,7 +28,7 @@ class LockstepThread:
     def stop(self) -> None:
         """End the thread; steps not yet made are dropped."""
         with self._condition:
-            self._ending = True
+            self._ending.set()
             self._condition.notify()
         self._thread.join(2.0)
 
@@ -41,14 +41,14 @@ class LockstepThread:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._credit or self._ending, SERVE_PERIOD_S)
-                if self._ending:
+                self._condition.wait_for(lambda: self._credit or self._ending.is_set(), SERVE_PERIOD_S)
+                if self._ending.is_set():
                     return
                 steps, self._credit = self._credit, 0
             try:
                 self._serve()
                 for _ in range(steps):
-                    if self._ending:
+                    if self._ending.is_set():
                         return
                     self._advance()
             except Exception as error:
