@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument('--device', default='cuda:0')
     parser.add_argument('--prompt-tokens', type=int, nargs='+', default=[128, 512])
     parser.add_argument('--repeats', type=int, default=20)
-    parser.add_argument('--variants', default='', help='only those whose name starts so')
+    parser.add_argument('--variants', nargs='+', help='names as in the table; all by default')
     parser.add_argument('--json', type=Path, help='also write the result here')
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stderr)
@@ -96,7 +96,8 @@ def main() -> int:
 
     result = run_bench(
         NANO_RANDOM, args.device, prompt_tokens=tuple(args.prompt_tokens), repeats=args.repeats, report=note,
-        variants=tuple(v for v in droid_variants(args.device) if v.name.startswith(args.variants)))
+        variants=tuple(v for v in droid_variants(args.device)
+                       if args.variants is None or v.name in args.variants))
     result |= {'device': torch.cuda.get_device_name(args.device), 'torch': torch.__version__,
                'bf16_tflops': round(rates[0] / 1e12, 1), 'fp8_tflops': round(rates[1] / 1e12, 1)}
     say(f'{result["device"]}, torch {result["torch"]}; one {RATE_SIZE} cubed product: '
