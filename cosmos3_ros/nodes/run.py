@@ -142,8 +142,9 @@ def run_node(node_class: type[LifecycleBase], args: list[str] | None = None) -> 
         # Not sys.exit: it would join the thread that hangs.
         sys.stderr.flush()
         os._exit(EXIT_FAILURE)
-    signals.restore()
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()
     rclpy.try_shutdown()
+    # Last: launch repeats the signal, and a repeated one must not end an orderly exit with an error.
+    signals.restore()
     return EXIT_OK
