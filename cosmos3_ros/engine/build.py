@@ -109,25 +109,31 @@ class Estimate:
 def estimate(request: BuildRequest) -> Estimate:
     """Say what a build will take, without building.
 
-    Rates are those that the exact Nano shape showed on two cores (``benchmarks/engine.md``): seconds
-    and bytes of memory per byte of weights, plus what the libraries themselves take.
+    Rates are processor time and memory that the exact Nano shape took on two cores
+    (``benchmarks/engine.md``), per byte of bfloat16 weights.
     """
     segments = tuple(s for tower in request.towers for s in _cut(request, tower))
     weights, largest = sum(s.weight_bytes for s in segments), max(s.weight_bytes for s in segments)
-    vectors = request.with_vectors
-    per_byte, copies = (_SECONDS_WITH_VECTORS, _COPIES_WITH_VECTORS) if vectors else (_SECONDS, _COPIES)
-    plan = weights // 2 if request.precision == 'fp8' else weights
-    return Estimate(
-        segments, len(segments) * _SECONDS_PER_SEGMENT + weights * per_byte,
-        int(_LIBRARIES_BYTES + largest * copies), int(plan + 2 * largest))
+    seconds = len(segments) * _SECONDS_PER_SEGMENT + weights * _SECONDS_PER_BYTE
+    if request.with_vectors:
+        # Every weight is multiplied once per token, in float32 and again in the precision.
+        seconds += sum(s.weight_bytes * _tokens(s, request.shapes) * _SECONDS_PER_PRODUCT for s in segments)
+    plans = weights // 2 if request.precision == 'fp8' else weights
+    return Estimate(segments, seconds, int(_LIBRARIES_BYTES + largest * _COPIES), int(plans + 2 * largest))
 
 
-_SECONDS_PER_SEGMENT = 15.0
-_SECONDS = 12e-9
-_SECONDS_WITH_VECTORS = 25e-9
+def _tokens(segment: Segment, shapes: Shapes) -> int:
+    """Return the tokens of a segment's stored vectors."""
+    if segment.tower == 'vision':
+        return shapes.max_frames * shapes.frame_grid[0] * shapes.frame_grid[1]
+    return shapes.generated_tokens if segment.tower == 'generation' else 25
+
+
+_SECONDS_PER_SEGMENT = 12.0
+_SECONDS_PER_BYTE = 24e-9
+_SECONDS_PER_PRODUCT = 8e-11
 _LIBRARIES_BYTES = 1_200_000_000
-_COPIES = 3.6
-_COPIES_WITH_VECTORS = 3.6
+_COPIES = 3.9
 
 
 def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _progress: None) -> BuildResult:

@@ -72,7 +72,8 @@ class SeededWeights:
         for size in shape[1:]:
             fan_in *= size
         scale = 1.0 if name == 'embed_tokens.weight' else 0.02 if len(shape) == 1 else fan_in ** -0.5
-        return torch.randn(shape, generator=stream, dtype=torch.bfloat16).mul_(scale)
+        # Drawn in float32, where torch is several times faster.
+        return torch.randn(shape, generator=stream).mul_(scale).to(torch.bfloat16)
 
 
 class OverriddenWeights:

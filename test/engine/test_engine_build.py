@@ -20,6 +20,9 @@ from cosmos3_ros.engine.segment_build import vectors_path
 from cosmos3_ros.engine.segments import cut_tower, usual_passes
 from cosmos3_ros.engine.vectors import load_vectors
 
+# The first test that needs them waits for all plans; on a busy machine that is minutes.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_every_tower_is_built_for_both_architectures(built, built_fp8):
     towers = {m.key.tower: m for _, m in built.result.engines}

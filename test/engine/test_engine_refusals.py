@@ -10,6 +10,9 @@ from cosmos3_ros.engine.cache import Machine, check_manifest, find_engine, read_
 from cosmos3_ros.engine.errors import EngineRefusedError
 from cosmos3_ros.engine.manifest import Manifest
 
+# The first test that needs them waits for all plans; on a busy machine that is minutes.
+pytestmark = pytest.mark.timeout(900)
+
 REBUILD = 'cosmos3 engine build --checkpoint'
 
 
