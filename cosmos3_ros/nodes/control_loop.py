@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import gc
 import os
+from pathlib import Path
 import threading
 import time
 from typing import Any
@@ -18,6 +19,21 @@ COLLECT_EVERY = 50
 COLLECT_SLACK_NS = 700_000
 JOIN_TIMEOUT_S = 2.0
 NOT_READY_SLEEP_S = 0.005
+
+# The other threads of the process, this much below the loop: one that holds the interpreter's lock or the
+# controller's and is itself kept off the processor by another process would hold up the loop with it.
+SIBLING_STEP = 20
+
+
+def _raise_siblings(priority: int) -> None:
+    own = threading.get_native_id()
+    for task in Path('/proc/self/task').iterdir():
+        if int(task.name) != own:
+            try:
+                os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(priority))
+            except OSError:
+                # It has ended meanwhile.
+                continue
 
 
 def _nothing() -> None:
@@ -112,6 +128,7 @@ class ControlLoop:
             try:
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
                 self.real_time = True
+                _raise_siblings(max(1, self._priority - SIBLING_STEP))
             except PermissionError:
                 self._logger.warning(
                     f'SCHED_FIFO priority {self._priority} is not permitted: the control thread runs at '

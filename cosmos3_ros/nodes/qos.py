@@ -29,12 +29,13 @@ class StreamQos:
 
 # Why each default:
 # images          reliable: with the shared-memory profile (config/fastdds_shm.xml) nothing is lost, while
-#                 best effort loses most raw images on default Fast DDS settings.
+#                 best effort loses most raw images on default Fast DDS settings. 15 deep: a second, so that
+#                 a subscriber that is kept off the processor for a while loses nothing.
 # joint_states    best effort matches both kinds of publisher, and only the newest sample counts.
 # joint_command   reliable publishers match both kinds of subscriber (ros2_control, Isaac Sim, ours).
 # scene, stop     latched: who comes late must still learn the present scene, and above all a stop.
 STREAMS: dict[str, StreamQos] = {
-    'images': StreamQos('reliable', 5),
+    'images': StreamQos('reliable', 15),
     'camera_info': StreamQos('reliable', 5),
     'joint_states': StreamQos('best_effort', 10),
     'joint_command': StreamQos('reliable', 10),
