@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .episodes import EpisodeResult
 
 POLICIES = ('oracle', 'cosmos3')
-TIMEOUT_S = {'oracle': 20.0, 'cosmos3': 10.0}
+TIMEOUT_S = {'oracle': 30.0, 'cosmos3': 10.0}
 BAG, VIDEO, FIGURE, SUMMARY, LOGS = 'bag', 'cameras.mp4', 'motion.png', 'summary.json', 'log'
 FINAL_COUNTS_S = 2.5
 """Two rounds of /diagnostics (1 Hz) after the cameras have stopped: then every count is final."""

@@ -23,6 +23,8 @@ SERVICE_TIMEOUT_S = 10.0
 SETTLE_S = 0.5
 """After a reset: one round of every camera and joint state from the new scene."""
 SUCCESS_HELD_S = 0.3
+SUCCESS_WAIT_S = 2.5
+"""The part of a chunk that is left when the goal ends: the arm may cross the goal before it rests there."""
 STOP_COOLDOWN_S = 0.7
 """The controller refuses a reset within 0.5 s of standstill."""
 MODE_TIMEOUT_S = 5.0
@@ -171,13 +173,16 @@ class EpisodeRunner:
         return f'{word}: {outcome.result.reason}', outcome.result.elapsed_s, int(outcome.result.chunks)
 
     def _success_holds(self) -> bool:
-        """Return whether the predicate holds now and for a moment longer."""
-        deadline_s = time.monotonic() + SUCCESS_HELD_S
+        """Return whether the predicate comes to hold for a moment while the last chunk plays out."""
+        deadline_s = time.monotonic() + SUCCESS_WAIT_S
+        since_s: float | None = None
         while time.monotonic() < deadline_s:
-            if not self._monitor.simulation.success:
-                return False
+            now_s = time.monotonic()
+            since_s = (since_s or now_s) if self._monitor.simulation.success else None
+            if since_s is not None and now_s - since_s >= SUCCESS_HELD_S:
+                return True
             self._rest(0.02)
-        return True
+        return False
 
     def _rest(self, duration_s: float) -> None:
         self._session.wait_for(lambda: False, duration_s, self._alive)
