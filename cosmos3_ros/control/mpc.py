@@ -83,8 +83,6 @@ class Mpc:
         self._chords = [[c for c in bounds.chords if c.joint == j] for j in range(joints)]
         self._rows: list[Array] = []
         self._sense: list[NDArray[np.int32]] = []
-        self._upper_bound: list[Array] = []
-        self._lower_bound: list[Array] = []
         self._chord_limit: list[list[float]] = []
         for j in range(joints):
             blocks = [p.forced_q, p.forced_v[:-1] / speed[j], p.forced_a[:-1] / bend[j]]
@@ -101,8 +99,19 @@ class Mpc:
             sense = np.zeros(n + len(rows), dtype=np.int32)
             sense[-2:] = EQUALITY
             self._sense.append(sense)
-            self._upper_bound.append(np.full(n + len(rows), keep))
-            self._lower_bound.append(np.full(n + len(rows), -keep))
+        # Bounds as one row per joint, jerk first, of which a joint without chords uses less; and what
+        # all joints have, one column per joint: limits, the free response, and the scale of each row.
+        lengths = np.array([len(sense) for sense in self._sense])
+        self._upper_table = np.empty((joints, int(lengths.max())))
+        self._lower_table = np.empty_like(self._upper_table)
+        self._upper_bound = [self._upper_table[j, :lengths[j]] for j in range(joints)]
+        self._lower_bound = [self._lower_table[j, :lengths[j]] for j in range(joints)]
+        self._rest_at = (np.arange(joints), lengths - 2), (np.arange(joints), lengths - 1)
+        sizes = (n, n, n - 1, n - 1)
+        self._high = np.repeat(np.stack([jerk * keep, self._upper, self._speed, self._bend]), sizes, axis=0)
+        self._low = np.repeat(np.stack([-jerk * keep, self._lower, -self._speed, -self._bend]), sizes, axis=0)
+        self._row_scale = np.repeat(1.0 / np.stack([jerk, np.ones(joints), speed, bend]), sizes, axis=0)
+        self._free = np.concatenate([np.zeros((n, 3)), p.free_q, p.free_v[:-1], p.free_a[:-1]])
         self._models: list[daqp.Model] | None = None
 
     def solve(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array | None:
@@ -124,42 +133,37 @@ class Mpc:
     def _assemble(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array:
         """Fill the bounds in place; return the gradients (joints, N)."""
         p, n, b = self._prediction, self._n, self._bounds
-        speed, bend, jerk = b.velocity_rad_s, b.acceleration_rad_s2, b.jerk_rad_s3
         # Relative to the present position, so that standing still at the reference costs exactly nothing.
         linear = self._gradient_state @ state[1:] - self._gradient_q.T @ (position - state[0]) - \
             self._gradient_v.T @ velocity
-        gradient: Array = np.ascontiguousarray((linear * (jerk * self._cost_scale)).T)
-        free_q, free_v, free_a = p.free_q @ state, p.free_v @ state, p.free_a @ state
+        gradient: Array = np.ascontiguousarray((linear * (b.jerk_rad_s3 * self._cost_scale)).T)
         # The bounds always admit what is left of the committed plan: an arm that starts outside of a
         # tightened bound may come back, and rounding can never make a QP infeasible.
-        lower_q = np.minimum(self._lower, kept.position[1:]) - free_q
-        upper_q = np.maximum(self._upper, kept.position[1:]) - free_q
-        kept_v, kept_a = kept.velocity[1:-1], kept.acceleration[1:-1]
-        lower_v = (np.minimum(-self._speed, kept_v) - free_v[:-1]) / speed
-        upper_v = (np.maximum(self._speed, kept_v) - free_v[:-1]) / speed
-        lower_a = (np.minimum(-self._bend, kept_a) - free_a[:-1]) / bend
-        upper_a = (np.maximum(self._bend, kept_a) - free_a[:-1]) / bend
-        rest = np.stack([-free_v[-1] / speed, -free_a[-1] / bend])
-        kept_jerk = kept.jerk / jerk
-        keep = 1.0 - SOLVER_MARGIN
-        low_jerk, high_jerk = np.minimum(-keep, kept_jerk), np.maximum(keep, kept_jerk)
-        a, c, d = 2 * n, 3 * n - 1, 4 * n - 2
+        left = np.concatenate([kept.jerk, kept.position[1:], kept.velocity[1:-1], kept.acceleration[1:-1]])
+        free = self._free @ state
+        rows = len(left)
+        self._lower_table[:, :rows] = ((np.minimum(self._low, left) - free) * self._row_scale).T
+        self._upper_table[:, :rows] = ((np.maximum(self._high, left) - free) * self._row_scale).T
+        for at, end, limit in zip(
+                self._rest_at, (p.free_v[-1], p.free_a[-1]), (b.velocity_rad_s, b.acceleration_rad_s2),
+                strict=True):
+            self._lower_table[at] = self._upper_table[at] = -(end @ state) / limit
+        if b.chords:
+            self._assemble_chords(kept, free[n: 2 * n], p.free_v @ state, rows)
+        return gradient
+
+    def _assemble_chords(self, kept: Plan, free_q: Array, free_v: Array, first: int) -> None:
+        """Fill the rows of the velocity envelopes, from row ``first`` on."""
+        n, speed = self._n, self._bounds.velocity_rad_s
         for j in range(self._joints):
-            low, high = self._lower_bound[j], self._upper_bound[j]
-            low[:n], high[:n] = low_jerk[:, j], high_jerk[:, j]
-            low[n:a], high[n:a] = lower_q[:, j], upper_q[:, j]
-            low[a:c], high[a:c] = lower_v[:, j], upper_v[:, j]
-            low[c:d], high[c:d] = lower_a[:, j], upper_a[:, j]
-            row = d
+            row = first
             for chord, limit in zip(self._chords[j], self._chord_limit[j], strict=True):
                 sign = (1.0 if chord.upper else -1.0) / speed[j]
                 left = sign * (kept.velocity[1:, j] - chord.slope * kept.position[1:, j])
-                high[row: row + n] = np.maximum(limit, left) - \
+                self._upper_table[j, row: row + n] = np.maximum(limit, left) - \
                     sign * (free_v[:, j] - chord.slope * free_q[:, j])
-                low[row: row + n] = -UNBOUNDED
+                self._lower_table[j, row: row + n] = -UNBOUNDED
                 row += n
-            low[row:], high[row:] = rest[:, j], rest[:, j]
-        return gradient
 
     def _solve_all(self, gradient: Array) -> Array | None:
         """Solve the QP of every joint; None if one of them has no optimum."""
