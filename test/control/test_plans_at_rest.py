@@ -45,7 +45,7 @@ def test_a_chunk_is_followed_from_the_next_plan_on(size, monkeypatch):
     np.testing.assert_allclose(arm.position, start + size, atol=2e-5)
 
 
-def test_pid_with_an_integral_goes_on(monkeypatch):
+def test_pid_has_a_state_of_its_own_and_goes_on(monkeypatch):
     arm = Arm(tracker='pid').armed()
     solved = counted(arm, monkeypatch)
     arm.run(0.5)
