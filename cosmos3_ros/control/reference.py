@@ -87,6 +87,35 @@ class ChunkSpline:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BridgeBound:
+    """How fast a bridge may take an offset away.
+
+    A chunk from a slow policy can disagree with the one in force by tens of degrees. Taken away within a
+    fixed short time, that offset asks more of one joint than it can give while the others follow, and the
+    tool leaves both paths.
+
+    :param velocity_rad_s: Shape (joints,), what bridges may add to the velocity.
+    :param acceleration_rad_s2: Shape (joints,), what bridges may add to the acceleration.
+    :param longest_s: No bridge takes longer.
+    """
+
+    velocity_rad_s: Array
+    acceleration_rad_s2: Array
+    longest_s: float
+
+    def duration_s(self, offset: Array) -> float:
+        """Return the time for ``offset`` (3, joints), seconds.
+
+        A quintic from e to 0 at rest peaks at 15/8 |e| / T and 10/sqrt(3) |e| / T^2; one from velocity d to 0
+        with no offset at an acceleration of 3.94 |d| / T (numerically; rounded up to 4).
+        """
+        e, d = np.abs(offset[0]), np.abs(offset[1])
+        a = self.acceleration_rad_s2
+        times = (1.875 * e / self.velocity_rad_s, np.sqrt(5.774 * e / a), 4.0 * d / a)
+        return float(min(max(np.max(t) for t in times), self.longest_s))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Bridge:
     """A quintic that takes an offset with its velocity and acceleration to zero over ``blend_s``.
 
@@ -173,13 +202,15 @@ class Reference:
         return q + eq, v + ev, a + ea, j + ej
 
     def spliced(
-        self, spline: ChunkSpline, now_s: float, blend_s: float,
+        self, spline: ChunkSpline, now_s: float, blend_s: float, bound: BridgeBound | None = None,
     ) -> tuple['Reference', dict[str, float]]:
         """Return the reference that goes over to ``spline``, and the seam's measures.
 
         The splice lies at ``now_s`` or, if the chunk's first row is not due yet, at that row. A
         splice that has not come yet is given up for the new one.
 
+        :param blend_s: Shortest time of the bridge.
+        :param bound: Makes the bridge longer where chunks disagree.
         :returns: The reference, and over the largest joint ``position``, ``velocity``,
             ``acceleration``, ``jerk`` (jumps of the spliced reference) and ``gap_position``,
             ``gap_velocity`` (how far the two chunks disagreed before the bridge).
@@ -192,6 +223,8 @@ class Reference:
         at = np.array([splice_s])
         old, new = base.evaluate(at), spline.evaluate(at)
         offset = np.stack([old[i][0] - new[i][0] for i in range(3)])
+        if bound is not None:
+            blend_s = max(blend_s, bound.duration_s(offset))
         bridge = Bridge.away(splice_s, blend_s, offset)
         result = Reference(splice_s, spline, bridge, base)
         after = result._own(at)

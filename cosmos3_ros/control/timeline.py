@@ -12,12 +12,15 @@ from .admission import AdmittedChunk, ChunkRefused
 from .config import ControllerConfig
 from .governor import Governor
 from .gripper_schedule import GripperSchedule
-from .reference import ChunkSpline, Reference
+from .reference import BridgeBound, ChunkSpline, Reference
 from .reference_clock import FREE_PACE, PaceProfile, ReferenceClock
 
 Array = NDArray[np.float64]
 
 NOTHING: Array = np.empty(0)
+# A bridge adds its motion to the new chunk's: it gets this share of the limits, and the chunk the rest.
+BRIDGE_SHARE = 0.5
+LONGEST_BRIDGE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +45,9 @@ class Timeline:
         self._step_ns = config.plan_period_ns
         self._steps = config.horizon_steps
         self.governor = Governor(robot, config)
+        limits = robot.limits
+        self._bound = BridgeBound(
+            BRIDGE_SHARE * limits.velocity_rad_s, BRIDGE_SHARE * limits.acceleration_rad_s2, LONGEST_BRIDGE_S)
         self.gripper = GripperSchedule(robot.gripper)
         self.chunk: ActionChunk | None = None
         self.seam: dict[str, float] = {}
@@ -81,7 +87,7 @@ class Timeline:
         """Build the spline, the splice and its pace; heavy, and free of shared state."""
         step_s = admitted.chunk.step_ns * 1e-9
         spline = ChunkSpline.through(reading_s + step_s, step_s, admitted.rows)
-        reference, seam = base.spliced(spline, now_s, self._config.blend_s)
+        reference, seam = base.spliced(spline, now_s, self._config.blend_s, self._bound)
         return Splice(base, admitted, reference, self.governor.profile(reference), seam)
 
     def install(self, splice: Splice, now_ns: int) -> bool:
