@@ -128,7 +128,9 @@ class LifecycleBase(LifecycleNode):
         self, msg_type: Any, topic: str, callback: Callable[..., None], *args: Any, **kwargs: Any,
     ) -> Any:
         """As rclpy's, but /clock is polled: through the executor it costs each node a tenth of a core."""
-        if isinstance(getattr(callback, '__self__', None), TimeSource):
+        is_clock = isinstance(getattr(callback, '__self__', None), TimeSource)
+        # With a callback group it is the poller itself that asks.
+        if is_clock and 'callback_group' not in kwargs:
             return self.poller.subscribe_clock(msg_type, topic, args[0], callback)
         return super().create_subscription(msg_type, topic, callback, *args, **kwargs)
 

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 TAKE_LIMIT = 50
 
 
-def _leave(_message: Any) -> None:
-    """Stand in for the callback: no executor ever calls it."""
-
-
 class _Never(CallbackGroup):
     """A group that no executor serves."""
 
@@ -58,7 +54,7 @@ class PolledSubscription:
         # not taken the executor spins (9000 rounds a second seen with rclpy 9.1 and Fast DDS 3.2).
         # find_mismatch() says what they would have said.
         self._subscription = node.create_subscription(
-            message_type, topic, _leave, profile, callback_group=_Never(),
+            message_type, topic, callback, profile, callback_group=_Never(),
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
 
     @property
