@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 import os
 from pathlib import Path
-import random
 import signal
 import subprocess
 import sys
@@ -12,11 +11,10 @@ from typing import Any
 
 import pytest
 
+from cosmos3_ros.cli.domain import choose_domain
 from cosmos3_ros.cli.environment import child_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Leave 0, which is everybody's default, and stay where the ports are below the ephemeral range.
-DOMAINS = range(1, 201)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,14 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.prefix != sys.base_prefix:
         # ROS from PyPI: the virtual environment is the prefix, and nobody has sourced it.
         os.environ.setdefault('ROS_DISTRO', 'kilted')
-    os.environ.update(child_environment(os.environ, random.choice(DOMAINS)))
+    os.environ.update(child_environment(os.environ, choose_domain({})))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     """Give one test a domain of its own, for this process and its children."""
-    domain = random.choice(DOMAINS)
+    domain = choose_domain({})
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     return domain
 

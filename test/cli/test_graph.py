@@ -3,13 +3,13 @@
 import json
 import os
 from pathlib import Path
-import random
 
 from lerobot_dataset import LENGTHS, VIDEO, write_dataset
 import numpy as np
 import pytest
 
 from cosmos3_ros.cli.console import CommandError, Output
+from cosmos3_ros.cli.domain import choose_domain
 from cosmos3_ros.cli.running import running
 from cosmos3_ros.cli.shared_memory import list_files
 from cosmos3_ros.evaluation.bag import decode_image, open_bag
@@ -21,7 +21,7 @@ SPEED = 2.0
 @pytest.fixture(autouse=True)
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     # The context writes into os.environ; monkeypatch restores these.
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(random.SystemRandom().randint(1, 100)))
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(choose_domain({})))
     for name in ('AMENT_PREFIX_PATH', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'OMP_NUM_THREADS',
                  'PYTHONUNBUFFERED', 'RCUTILS_COLORIZED_OUTPUT', 'FASTDDS_DEFAULT_PROFILES_FILE',
                  'FASTRTPS_DEFAULT_PROFILES_FILE'):

@@ -4,12 +4,13 @@ from collections import Counter, defaultdict
 import contextlib
 import os
 from pathlib import Path
-import random
 import re
 import signal
 import subprocess
 import sys
 import time
+
+from cosmos3_ros.cli.domain import choose_domain
 
 os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +19,7 @@ PROFILE = ROOT / 'config' / 'fastdds_shm.xml'
 
 def private_graph():
     """Set up the environment of this process for a graph of its own, and return the domain."""
-    domain = random.SystemRandom().randint(1, 200)
+    domain = choose_domain({})
     # Jazzy knows the variable by its old name, newer distributions warn about that one.
     jazzy = os.environ.get('ROS_DISTRO') == 'jazzy'
     os.environ.update({
