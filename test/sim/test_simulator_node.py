@@ -54,11 +54,17 @@ class Session:
         rclpy.shutdown()
 
 
+def is_active(running):
+    return running.listener.diagnostics.get('simulator', {}).get('state') == 'active'
+
+
 @pytest.fixture(scope='module')
 def session(tmp_path_factory):
     running = Session(tmp_path_factory.mktemp('simulator'))
     try:
-        running.wait(lambda: all(running.listener.counts[c] > 3 for c in CAMERAS))
+        # The camera process is discovered apart from the simulator, and may be heard first.
+        running.wait(lambda: is_active(running) and all(
+            running.listener.counts[name] > 3 for name in (*CAMERAS, 'clock', 'joint_states', 'state')))
         yield running
     finally:
         running.close()
@@ -194,7 +200,7 @@ def test_in_lockstep_time_waits_for_commands(tmp_path):
     from std_srvs.srv import Trigger
     with another(tmp_path, 'lockstep:=true', 'render:=false', 'lockstep_command_s:=0.004') as running:
         step = running.node.create_client(Trigger, 'simulator/step')
-        running.wait(step.service_is_ready)
+        running.wait(lambda: step.service_is_ready() and is_active(running))
         publisher = running.node.create_publisher(JointState, 'joint_command', 10)
         running.wait(lambda: publisher.get_subscription_count() > 0)
         future = step.call_async(Trigger.Request())
