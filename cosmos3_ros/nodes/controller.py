@@ -37,7 +37,7 @@ from .messages import (
 from .parameters import Parameter, ParameterTable
 from .polled_subscription import PolledSubscription
 from .qos import make_profile, qos_parameters, qos_profile
-from .run import run_node
+from .run import SWITCH_INTERVAL_S, run_node
 
 # How long to watch for another controller before this one may command: discovery on one host takes
 # some 100 ms, over a network somewhat more.
@@ -52,8 +52,6 @@ CLOCK_FORWARD_NS = 200_000_000
 BEGIN_RETRY_S = 0.05
 NO_CLOCK = 'use_sim_time is set and no /clock has arrived'
 STOPPED_BEFORE = 'a stop is latched from before, call ~/reset'
-# The interpreter's default of 5 ms would let a callback hold the control thread for that long.
-SWITCH_INTERVAL_S = 0.0005
 # A simulator that catches up after a stall sends /clock in a burst; dropped ones would look like a jump.
 CLOCK_DEPTH = 100
 # stop and speed_scale are looked at this often, the rest before every sample: a look costs some 10 us,

@@ -29,7 +29,7 @@ from .lockstep import LockstepThread
 from .measured_joints import MeasuredJoints
 from .messages import NS_PER_S
 from .qos import qos_profile
-from .run import run_node
+from .run import SWITCH_INTERVAL_S, run_node
 from .schedule import Schedule
 from .simulation_messages import snapshot_to_message
 from .simulator_cameras import CAMERA_PROCESS_PARAMETERS
@@ -40,8 +40,6 @@ MAX_BACKLOG_NS = 250_000_000
 RESET_TIMEOUT_S = 3.0
 # Below this share of real time the arm is no longer what the controller thinks it is.
 REALTIME_FACTOR_WARN = 0.97
-# The interpreter's default of 5 ms would let a callback hold the physics thread for that long.
-SWITCH_INTERVAL_S = 0.0005
 
 
 class SimulatorNode(LifecycleBase):
