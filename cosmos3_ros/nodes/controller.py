@@ -326,9 +326,12 @@ class ControllerNode(LifecycleBase):
         self.counters.add('clock_jumps')
         bound_s = self.values['clock_jump_s']
         text = f'the clock jumped by {jump_ns / 1e9:.3f} s, {bound_s:g} s is allowed (clock_jump_s)'
+        if self._controller is None or self._controller.mode is ControllerMode.INACTIVE:
+            # Nothing has been planned on the old time: a simulator that starts up may stall or begin anew.
+            self.logs.warn('jump', text)
+            return
         self.logs.error('jump', text)
-        if self._controller is not None:
-            self._controller.stop(StopReason.CLOCK_JUMP, text, self._control_ns())
+        self._controller.stop(StopReason.CLOCK_JUMP, text, self._control_ns())
 
     def _on_tick_error(self, error: Exception) -> None:
         if self._controller is not None:

@@ -35,7 +35,7 @@ class FakeArm:
         self.clock: Any = None
         """With simulated time: returns nanoseconds; ``/clock`` is published too."""
         self.change: Any = None
-        """Called with every JointState before it is sent; returns what to send instead."""
+        """Called with every JointState before it is sent; returns what to send instead, None: nothing."""
         self._lock = threading.Lock()
         node = graph.client
         self._ticker = node.create_publisher(ClockMessage, '/clock', 10)
@@ -67,7 +67,10 @@ class FakeArm:
             message = self.message()
             if self.clock:
                 self._ticker.publish(ClockMessage(clock=message.header.stamp))
-            self._publisher.publish(self.change(message) if self.change else message)
+            if self.change:
+                message = self.change(message)
+            if message is not None:
+                self._publisher.publish(message)
 
     def chunk(self, delta_rad: float, *, trace_id: str = 'chunk', rows: int = 32) -> ActionChunk:
         """Return a chunk that moves the first joint smoothly by ``delta_rad`` within 2 s."""
