@@ -80,7 +80,8 @@ def _shape_tree(segment: Segment, dynamic: list[Any]) -> Any:
         return tuple(dynamic)
     if segment.tower == 'generation':
         return (tuple(dynamic),)
-    return (*dynamic[:6], tuple(dynamic[6:]))
+    # Without further arguments torch.export sees no ``*more`` at all: segments in the middle of the model.
+    return (*dynamic[:6], tuple(dynamic[6:])) if dynamic[6:] else tuple(dynamic)
 
 
 def _example(segment: Segment, sizes: dict[str, int]) -> Tensors:
