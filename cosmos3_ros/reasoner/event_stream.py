@@ -4,7 +4,7 @@ from collections.abc import Callable
 import json
 from typing import Any
 
-from .http_exchange import ExchangeError
+from ..remote.http_exchange import ExchangeError
 
 DONE = '[DONE]'
 

@@ -7,7 +7,6 @@ base64 data URIs, ``response_format`` with a JSON schema, ``GET /v1/models``.
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-import logging
 import os
 import threading
 import time
@@ -15,36 +14,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..contracts import Clip, ModelIdentity
+from ..remote.http_exchange import Endpoint, ExchangeError
+from ..remote.server_client import ServerClient, ServerCounts
 from ..resources import require
 from .answer_end import answer_is_complete
 from .answer_schema import ANSWER_SCHEMAS
 from .backend import Answer, BackendError
-from .circuit_breaker import CircuitBreaker
 from .clip_buffer import scale_frame
 from .event_stream import StreamedAnswer
-from .http_exchange import Endpoint, ExchangeError
 from .questions import Question
 from .video_grid import bounded_size
 from .video_prompt import build_messages, patch_times_s
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class ServerCounts:
-    """What happened with a server; read it for diagnostics."""
-
-    requests: int = 0
-    answers: int = 0
-    retries: int = 0
-    timeout: int = 0
-    connection: int = 0
-    server: int = 0
-    busy: int = 0
-    refused: int = 0
-    broken: int = 0
-    skipped: int = 0
-    """Questions that were not sent because the server had kept failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +81,16 @@ class OpenAIBackend:
         for name, value in (('timeout_s', timeout_s), ('request_timeout_s', request_timeout_s)):
             if not 0 < value < 3600:
                 raise BackendError(f'{name}: {value} arrived, more than 0 and less than 3600 is allowed')
-        if retries < 0 or not backoff_s >= 0 or most_images < 1:
-            raise BackendError(
-                f'retries, backoff_s, most_images: {retries}, {backoff_s}, {most_images} arrived, '
-                'at least 0, 0 and 1 is allowed')
+        if most_images < 1:
+            raise BackendError(f'most_images: {most_images} arrived, at least 1 is allowed')
         try:
             self._endpoint = Endpoint(base_url, os.environ.get(api_key_variable, ''))
-            self._breaker = CircuitBreaker(breaker_failures, breaker_pause_s, clock_s)
+            self._client = ServerClient(
+                retries=retries, backoff_s=backoff_s, breaker_failures=breaker_failures,
+                breaker_pause_s=breaker_pause_s, clock_s=clock_s)
         except ValueError as error:
             raise BackendError(str(error)) from error
         self._model, self._timeout_s, self._request_timeout_s = model, timeout_s, request_timeout_s
-        self._retries, self._backoff_s = retries, backoff_s
         self._json_schema, self._most_images = json_schema, most_images
         self._max_clip_pixels = max_clip_pixels
         self._stream, self._options = stream, dict(request_options or {})
@@ -119,9 +98,12 @@ class OpenAIBackend:
         if reserved:
             raise BackendError(f'request_options: {reserved} arrived, any field but these is allowed')
         self._clock_s = clock_s
-        self._closed = threading.Event()
         self._lock = threading.Lock()
-        self.counts = ServerCounts()
+
+    @property
+    def counts(self) -> ServerCounts:
+        """What happened with the server so far."""
+        return self._client.counts
 
     @property
     def identity(self) -> ModelIdentity:
@@ -149,7 +131,7 @@ class OpenAIBackend:
 
     def close(self) -> None:
         """Stop waiting for retries; further questions are refused."""
-        self._closed.set()
+        self._client.close()
 
     def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
         """Ask the server, again if that may help, until the time is up.
@@ -159,47 +141,27 @@ class OpenAIBackend:
         if not clips:
             raise BackendError('clips: none arrived, at least one is needed')
         with self._lock:
-            wait_s = self._breaker.wait_s()
-            if wait_s > 0:
-                self.counts.skipped += 1
-                raise BackendError(f'the server kept failing and is left alone for another {wait_s:.1f} s')
+            try:
+                self._client.check_ready()
+            except ExchangeError as error:
+                raise BackendError(str(error)) from error
             begin_s = self._clock_s()
             payload = self._payload(clips, question)
             prepared_s = self._clock_s()
+            deadline_s = begin_s + self._timeout_s
+
+            def send() -> _Reply:
+                return self._request(
+                    payload, question, min(deadline_s, self._clock_s() + self._request_timeout_s))
+
             try:
-                reply = self._ask(payload, question, begin_s + self._timeout_s)
+                reply = self._client.answer(lambda: self._client.request(send, deadline_s))
             except ExchangeError as error:
-                # A request that the server understood and refused says nothing about its health.
-                if error.passes:
-                    self._breaker.failed()
                 raise BackendError(f'{self._endpoint.base_url}: {error}') from error
-            self._breaker.succeeded()
-            self.counts.answers += 1
             end_s = self._clock_s()
         return Answer(
             reply.text, reply.prompt_tokens, reply.new_tokens, reply.finish, prepared_s - begin_s,
             (reply.first_s or end_s) - begin_s, end_s - begin_s)
-
-    def _ask(self, payload: dict[str, Any], question: Question, deadline_s: float) -> _Reply:
-        for attempt in range(self._retries + 1):
-            if self._closed.is_set():
-                raise ExchangeError('connection', 'the backend is closed')
-            self.counts.requests += 1
-            try:
-                return self._request(
-                    payload, question, min(deadline_s, self._clock_s() + self._request_timeout_s))
-            except ExchangeError as error:
-                setattr(self.counts, error.kind, getattr(self.counts, error.kind) + 1)
-                wait_s = error.retry_after_s
-                if wait_s is None:
-                    wait_s = self._backoff_s * 2 ** attempt
-                out_of_time = self._clock_s() + wait_s >= deadline_s
-                if not error.passes or attempt == self._retries or out_of_time:
-                    raise
-                logger.debug('attempt %d failed (%s), again in %.2f s', attempt + 1, error, wait_s)
-            self.counts.retries += 1
-            self._closed.wait(wait_s)
-        raise AssertionError('unreachable: the last attempt returns or raises')
 
     def _request(self, payload: dict[str, Any], question: Question, deadline_s: float) -> _Reply:
         where = ('POST', '/chat/completions', payload, deadline_s, self._clock_s)

@@ -10,7 +10,7 @@ from reasoner_fakes import make_clip
 
 from cosmos3_ros.reasoner import BackendError, PromptBook, Reasoner, create_backend
 from cosmos3_ros.reasoner.event_stream import StreamedAnswer
-from cosmos3_ros.reasoner.http_exchange import ExchangeError
+from cosmos3_ros.remote.http_exchange import ExchangeError
 
 CLIP = make_clip('wrist', 2, 32, 32)
 BOOK = PromptBook.load()

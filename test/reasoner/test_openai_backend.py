@@ -11,8 +11,8 @@ from reasoner_fakes import make_clip
 
 from cosmos3_ros.reasoner import BackendError, PromptBook, Reasoner, create_backend
 from cosmos3_ros.reasoner.answer_schema import ANSWER_SCHEMAS
-from cosmos3_ros.reasoner.circuit_breaker import CircuitBreaker
 from cosmos3_ros.reasoner.scene_answer import SCENE_KEYS
+from cosmos3_ros.remote.circuit_breaker import CircuitBreaker
 
 CLIP = make_clip('wrist', 2, 32, 32)
 FAST = {'timeout_s': 5.0, 'request_timeout_s': 2.0, 'backoff_s': 0.0, 'model': 'nvidia/Cosmos3-Nano'}
