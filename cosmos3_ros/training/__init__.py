@@ -1,0 +1,1 @@
+"""Episodes into LeRobot v3 datasets, datasets into checkpoints. Extras ``sim``, ``record``, ``model``."""
