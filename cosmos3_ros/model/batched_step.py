@@ -1,0 +1,208 @@
+"""One network step for a batch of requests, over the weights of ``diffusers.Cosmos3OmniTransformer``.
+
+diffusers' own ``forward`` packs the tokens of one request per call. Here requests of the same video size
+stand side by side, texts may differ in length: shorter ones are padded at the end, which the causal
+understanding tower does not see and which a mask hides from the generation tower. The layers' own modules
+are called, so gradients, adapters (LoRA) and autocast work as they do there; a test holds every sample to
+``forward``, to 1e-6 in float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cosmos3_ros.resources import require
+
+from .layer_math import rotary_table, rotate
+from .sequence_pack import SequencePack
+from .tower_shape import TowerShape
+
+torch = require('torch', 'model')
+functional = require('torch.nn.functional', 'model')
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextContexts:
+    """Keys and values of some texts, padded to the longest.
+
+    :param keys: Per layer (texts, longest, key/value heads, head width), rotary positions applied.
+    :param values: Likewise, without positions.
+    :param lengths: Tokens of each text.
+    """
+
+    keys: tuple[Any, ...]
+    values: tuple[Any, ...]
+    lengths: tuple[int, ...]
+
+    def select(self, indices: Sequence[int]) -> 'TextContexts':
+        """Return those of the texts with these indices, in that order, cut to the longest of them."""
+        lengths = tuple(self.lengths[i] for i in indices)
+        longest = max(lengths)
+        rows = torch.as_tensor(list(indices), device=self.keys[0].device)
+        return TextContexts(
+            tuple(k[:, :longest].index_select(0, rows) for k in self.keys),
+            tuple(v[:, :longest].index_select(0, rows) for v in self.values), lengths)
+
+
+class BatchedStep:
+    """Runs both towers over batches.
+
+    :param transformer: ``diffusers.Cosmos3OmniTransformer``, possibly with adapters; not copied.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+        self.shape = TowerShape.of(transformer.config)
+        self._tables: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def contexts(self, texts: Sequence[Sequence[int]]) -> TextContexts:
+        """Run the understanding tower; with gradients if its weights have them.
+
+        :param texts: Token ids of each, as :func:`prompt_tokens.prompt_tokens` returns them.
+        """
+        model, lengths = self.transformer, tuple(len(ids) for ids in texts)
+        longest = max(lengths)
+        device = model.embed_tokens.weight.device
+        ids = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in texts], device=device)
+        hidden = model.embed_tokens(ids)
+        positions = SequencePack(longest, (1, 1, 1), 1).text_positions
+        cos, sin = self._table(('text', longest, hidden.dtype, str(device)), positions, device, hidden.dtype)
+        keys, values = [], []
+        for i, layer in enumerate(model.layers):
+            attention = layer.self_attn
+            normed = layer.input_layernorm(hidden)
+            key = attention.norm_k(self._heads(attention.to_k(normed)))
+            value = self._heads(attention.to_v(normed))
+            shared = attention.k_norm_und_for_gen
+            turned = rotate(key, cos, sin)
+            keys.append(turned if shared is None else rotate(shared(key), cos, sin))
+            values.append(value)
+            if i + 1 == len(model.layers):
+                break  # of the last layer only keys and values are read
+            query = rotate(attention.norm_q(self._heads(attention.to_q(normed))), cos, sin)
+            mixed = functional.scaled_dot_product_attention(
+                *(t.transpose(1, 2) for t in (query, turned, value)), is_causal=True, enable_gqa=True)
+            hidden = hidden + attention.to_out(mixed.transpose(1, 2).flatten(-2))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return TextContexts(tuple(keys), tuple(values), lengths)
+
+    def velocity(
+        self, contexts: TextContexts, vision: Any, action: Any, timesteps: Any, domain_ids: Any, *,
+        fps: float = 15.0,
+    ) -> tuple[Any, Any]:
+        """Return velocities of video (batch, C, T, h, w) and actions (batch, rows, width), float32.
+
+        Frame 0 and row 0 are clean: they get no time, and zero as their velocity.
+
+        :param contexts: One text per sample.
+        :param vision: (batch, C, T, h, w) latents.
+        :param action: (batch, rows, width), padded to the checkpoint's width.
+        :param timesteps: (batch,) 0..1000, one for both modalities; or (batch, 2): video's and actions'.
+        :param domain_ids: int64 (batch,) action heads.
+        :param fps: Of video and actions.
+        """
+        model = self.transformer
+        batch, _, frames, height, width = vision.shape
+        rows = action.shape[1]
+        packs = [
+            SequencePack(
+                length, (frames, height, width), rows, fps=fps, patch=self.shape.patch,
+                margin=self.shape.margin, base_fps=self.shape.base_fps) for length in contexts.lengths]
+        pack = packs[0]
+        dtype = model.embed_tokens.weight.dtype
+        times = self._time(timesteps.view(batch, -1).expand(-1, 2), dtype)
+        tokens = model.proj_in(to_patches(vision, pack).to(dtype))
+        tokens = torch.cat([
+            tokens[:, :pack.patches_per_frame],
+            tokens[:, pack.patches_per_frame:] + times[:, :1]], dim=1)
+        states = self._domain_linear(model.action_proj_in, action.to(dtype), domain_ids)
+        states = states + model.action_modality_embed
+        states = torch.cat([states[:, :1], states[:, 1:] + times[:, 1:]], dim=1)
+        hidden = torch.cat([tokens, states], dim=1)
+        tables = [
+            self._table(
+                ('generated', p.text_length, p.latent_shape, rows, fps, dtype, str(vision.device)),
+                p.generated_positions, vision.device, dtype) for p in packs]
+        if len(set(contexts.lengths)) == 1:
+            cos, sin = tables[0]
+        else:
+            cos, sin = (torch.stack(part) for part in zip(*tables, strict=True))
+        mask = self._mask(contexts.lengths, hidden.shape[1], vision.device)
+        for layer, key, value in zip(model.layers, contexts.keys, contexts.values, strict=True):
+            hidden = self._layer(layer, hidden, key, value, cos, sin, mask)
+        hidden = model.norm_moe_gen(hidden)
+        vision_out = model.proj_out(hidden[:, pack.patches_per_frame:pack.vision_tokens])
+        action_out = self._domain_linear(model.action_proj_out, hidden[:, pack.vision_tokens + 1:], domain_ids)
+        video = from_patches(vision_out.float(), pack, frames - 1)
+        return (
+            torch.cat([torch.zeros_like(video[:, :, :1]), video], dim=2),
+            functional.pad(action_out.float(), (0, 0, 1, 0)))
+
+    def _layer(
+        self, layer: Any, hidden: Any, text_key: Any, text_value: Any, cos: Any, sin: Any, mask: Any,
+    ) -> Any:
+        attention = layer.self_attn
+        normed = layer.input_layernorm_moe_gen(hidden)
+        query = rotate(attention.norm_added_q(self._heads(attention.add_q_proj(normed))), cos, sin)
+        key = rotate(attention.norm_added_k(self._heads(attention.add_k_proj(normed))), cos, sin)
+        value = self._heads(attention.add_v_proj(normed))
+        key = torch.cat([text_key.to(key.dtype), key], dim=1).transpose(1, 2)
+        value = torch.cat([text_value.to(value.dtype), value], dim=1).transpose(1, 2)
+        if mask is not None:
+            # The kernels that take a mask want as many key as query heads; without one, grouping is free.
+            group = self.shape.heads // self.shape.kv_heads
+            key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+        mixed = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key, value, attn_mask=mask, enable_gqa=mask is None)
+        hidden = hidden + attention.to_add_out(mixed.transpose(1, 2).flatten(-2))
+        return hidden + layer.mlp_moe_gen(layer.post_attention_layernorm_moe_gen(hidden))
+
+    def _heads(self, projected: Any) -> Any:
+        return projected.unflatten(-1, (-1, self.shape.head_dim))
+
+    def _time(self, timesteps: Any, dtype: Any) -> Any:
+        """Return (batch, 2, hidden): in float32 whatever the rest is (``_keep_in_fp32_modules``)."""
+        model = self.transformer
+        with torch.autocast(timesteps.device.type, enabled=False):
+            wave = model.time_proj(timesteps.flatten().float() * self.shape.timestep_scale)
+            embedded = model.time_embedder(wave.to(next(model.time_embedder.parameters()).dtype))
+        return embedded.to(dtype).unflatten(0, timesteps.shape)
+
+    @staticmethod
+    def _domain_linear(head: Any, states: Any, domain_ids: Any) -> Any:
+        """``DomainAwareLinear`` without its check of the ids, which waits for the device."""
+        weight = head.fc(domain_ids).view(-1, head.input_size, head.output_size)
+        return torch.bmm(states.to(weight.dtype), weight) + head.bias(domain_ids).unsqueeze(1)
+
+    def _table(self, key: tuple[Any, ...], positions: Any, device: Any, dtype: Any) -> tuple[Any, Any]:
+        if key not in self._tables:
+            self._tables[key] = rotary_table(self.shape, positions, device, dtype)
+        return self._tables[key]
+
+    @staticmethod
+    def _mask(lengths: tuple[int, ...], generated: int, device: Any) -> Any:
+        """Return (batch, 1, 1, longest text + generated), true where there is something to read."""
+        longest = max(lengths)
+        if min(lengths) == longest:
+            return None
+        text = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
+        return functional.pad(text, (0, generated), value=True)[:, None, None].to(device)
+
+
+def to_patches(latents: Any, pack: SequencePack) -> Any:
+    """Turn (batch, C, T, h, w) into (batch, tokens, patch^2 * C); see :func:`patches.to_patches`."""
+    _, rows, columns = pack.grid
+    size = pack.patch
+    padded = functional.pad(
+        latents, (0, columns * size - latents.shape[-1], 0, rows * size - latents.shape[-2]))
+    split = padded.unflatten(-1, (columns, size)).unflatten(-3, (rows, size))  # B C T rows p columns q
+    return split.permute(0, 2, 3, 5, 4, 6, 1).flatten(4).flatten(1, 3)
+
+
+def from_patches(patches: Any, pack: SequencePack, frames: int) -> Any:
+    """Turn (batch, tokens, patch^2 * C) of ``frames`` whole frames back into (batch, C, frames, h, w)."""
+    _, rows, columns = pack.grid
+    size = pack.patch
+    split = patches.unflatten(1, (frames, rows, columns)).unflatten(-1, (size, size, -1))
+    latents = split.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+    return latents[..., :pack.latent_shape[1], :pack.latent_shape[2]]
