@@ -132,7 +132,8 @@ class BatchedStep:
             hidden = self._layer(layer, hidden, key, value, cos, sin, mask)
         hidden = model.norm_moe_gen(hidden)
         vision_out = model.proj_out(hidden[:, pack.patches_per_frame:pack.vision_tokens])
-        action_out = self._domain_linear(model.action_proj_out, hidden[:, pack.vision_tokens + 1:], domain_ids)
+        action_out = self._domain_linear(
+            model.action_proj_out, hidden[:, pack.vision_tokens + 1:], domain_ids)
         video = from_patches(vision_out.float(), pack, frames - 1)
         return (
             torch.cat([torch.zeros_like(video[:, :, :1]), video], dim=2),
