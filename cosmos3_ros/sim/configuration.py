@@ -33,6 +33,7 @@ class SimulationConfig:
     :param start_noise_m: Standard deviation of the tool's start position around home, seeded.
     :param light_variation: 0 none .. 1 strong; seeded per episode.
     :param colour_variation: 0 none .. 1 strong; seeded per episode.
+    :param camera_variation: 0 none .. 1 strong; seeded per episode.
     :param image_width: Pixels of the wrist camera.
     :param image_height: Pixels of the wrist camera.
     :param exterior_divisor: The exterior cameras' pictures are this much smaller, 1 to 4. The policy sees
@@ -49,6 +50,7 @@ class SimulationConfig:
     start_noise_m: float = 0.02
     light_variation: float = 0.0
     colour_variation: float = 0.0
+    camera_variation: float = 0.0
     image_width: int = 640
     image_height: int = 360
     exterior_divisor: int = 2
@@ -71,6 +73,7 @@ class SimulationConfig:
             'command_timeout_s': (0.005, 10.0), 'brake_rad_s2': (0.5, 20.0),
             'max_command_jump_rad': (0.01, 10.0), 'gripper_speed_m_s': (0.01, 0.2),
             'start_noise_m': (0.0, 0.05), 'light_variation': (0.0, 1.0), 'colour_variation': (0.0, 1.0),
+            'camera_variation': (0.0, 1.0),
             'image_width': (64, 1280), 'image_height': (64, 720),
             'exterior_divisor': (1, 4),
         }

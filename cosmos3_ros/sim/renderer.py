@@ -12,6 +12,8 @@ from .configuration import CAMERA_SLOTS, SimulationError
 from .mujoco_library import mujoco
 from .scene import Scene
 
+_LABEL_WIDTH = 320
+
 
 class RendererError(RuntimeError):
     """There is no way to render here. The text names what to install."""
@@ -68,6 +70,19 @@ class Renderer:
         :param qpos: Shape (nq,), the state to draw.
         :param zone_xy: Shape (2,), metres, base frame.
         """
+        return self._draw(qpos, zone_xy, None)
+
+    def render_labelled(self, qpos: NDArray[np.float64], zone_xy: NDArray[np.float64],
+                        ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.int32]]]:
+        """Return the images and what they show: int32 (h, w), the geom's number or -1 for each pixel.
+
+        Labels are at most 320 wide, of the image's aspect: their cost is that of a second picture.
+        """
+        labels: dict[str, NDArray[np.int32]] = {}
+        return self._draw(qpos, zone_xy, labels), labels
+
+    def _draw(self, qpos: NDArray[np.float64], zone_xy: NDArray[np.float64],
+              labels: dict[str, NDArray[np.int32]] | None) -> dict[str, NDArray[np.uint8]]:
         data = self._data
         data.qpos[:] = qpos
         data.mocap_pos[self._scene.zone_mocap, :2] = zone_xy
@@ -84,7 +99,28 @@ class Renderer:
             mujoco.mjr_render(viewport, self._view, self._context)
             mujoco.mjr_readPixels(bottom_up, None, viewport, self._context)
             images[name] = np.ascontiguousarray(bottom_up[::-1])
+            if labels is not None:
+                labels[name] = self._label(viewport)
         return images
+
+    def _label(self, image: Any) -> NDArray[np.int32]:
+        """Draw the scene once more with each geom's number for a colour (MuJoCo: mjRND_IDCOLOR)."""
+        shrink = -(-image.width // _LABEL_WIDTH)
+        viewport = mujoco.MjrRect(0, 0, image.width // shrink, image.height // shrink)
+        pixels = np.empty((viewport.height, viewport.width, 3), np.uint8)
+        flags = self._view.flags
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
+        mujoco.mjr_render(viewport, self._view, self._context)
+        mujoco.mjr_readPixels(pixels, None, viewport, self._context)
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
+        # The colour is the drawn geom's segid + 1, lowest byte in red; 0 is the background.
+        drawn = np.full(self._view.ngeom + 1, -1, np.int32)
+        for geom in self._view.geoms[:self._view.ngeom]:
+            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                drawn[geom.segid + 1] = geom.objid
+        parts = pixels[::-1].astype(np.int32)
+        numbers: NDArray[np.int32] = drawn[parts[:, :, 0] + 256 * parts[:, :, 1] + 65536 * parts[:, :, 2]]
+        return numbers
 
     def close(self) -> None:
         """Free the OpenGL context. A second call does nothing."""

@@ -194,6 +194,24 @@ class World:
         start = self.scene.cube_qpos[colour]
         return np.array(self._data.qpos[start:start + 7])
 
+    def cube_contacts(self) -> dict[str, frozenset[str]]:
+        """Return for each cube what touches it: a finger, ``robot``, another cube or ``table``."""
+        model, touching = self.scene.model, {colour: set[str]() for colour in self.config.cubes}
+        cubes = {int(model.geom(f'cube_{colour}').id): colour for colour in self.config.cubes}
+        for pair in self._data.contact.geom[:self._data.ncon]:
+            for mine, other in (pair, pair[::-1]):
+                if int(mine) in cubes:
+                    touching[cubes[int(mine)]].add(self._toucher(int(other)))
+        return {colour: frozenset(names) for colour, names in touching.items()}
+
+    def _toucher(self, geom: int) -> str:
+        model = self.scene.model
+        body = str(model.body(int(model.geom_bodyid[geom])).name)
+        if body in FINGER_JOINTS:
+            return body
+        cubes = (f'cube_{colour}' for colour in self.config.cubes)
+        return str(model.geom(geom).name) if body in ('world', *cubes) else 'robot'
+
     def _draw_start(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw a start pose around home, tool down."""
         noise = self.config.start_noise_m
