@@ -40,6 +40,10 @@ def _nothing() -> None:
     """There is nothing to poll."""
 
 
+def _no_work(slack_ns: int) -> None:
+    """There is nothing to do between ticks."""
+
+
 class ControlLoop:
     """Calls ``tick(sample_time_ns)`` once per grid point of the node's clock.
 
@@ -55,6 +59,9 @@ class ControlLoop:
     :param logger: The node's logger.
     :param poll: Called once per round, after the sleep and before the tick, to take in what has arrived;
         it runs while the clock is not ready or stands still, too. Must not raise.
+    :param between: Called once per round, before the sleep, with the nanoseconds that are left until the next
+        tick (negative: it is late already). What a thread of its own would do there takes the
+        interpreter's lock from the tick; what is done here takes only time that is left. Must not raise.
     :param priority: SCHED_FIFO priority 1..99, or 0 for the normal scheduler.
     :param cpus: Processors to run on; empty for any.
     """
@@ -70,6 +77,7 @@ class ControlLoop:
         on_error: Callable[[Exception], None],
         logger: Any,
         poll: Callable[[], None] | None = None,
+        between: Callable[[int], None] | None = None,
         priority: int = 0,
         cpus: tuple[int, ...] = (),
     ) -> None:
@@ -81,6 +89,7 @@ class ControlLoop:
         self._on_error = on_error
         self._logger = logger
         self._poll = poll or _nothing
+        self._between = between or _no_work
         self._priority = priority
         self._cpus = cpus
         self._stopping = threading.Event()
@@ -150,15 +159,17 @@ class ControlLoop:
                 gc.enable()
 
     def _loop(self) -> None:
-        clock, period, poll = self._clock, self._period_ns, self._poll
+        clock, period, poll, between = self._clock, self._period_ns, self._poll, self._between
         poll()
         while not clock.ready:
+            between(round(NOT_READY_SLEEP_S * 1e9))
             if self._stopping.wait(NOT_READY_SLEEP_S):
                 return
             poll()
         target = (clock.now_ns(time.monotonic_ns()) // period + 1) * period
         awake_at = time.monotonic_ns()
         while not self._stopping.is_set():
+            between(clock.wait_ns(target, time.monotonic_ns()))
             begin = time.monotonic_ns()
             wait = clock.wait_ns(target, begin)
             if wait > 0:

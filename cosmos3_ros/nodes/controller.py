@@ -27,17 +27,12 @@ from .command_output import (
 )
 from .control_loop import ControlLoop
 from .diagnostics import Level, Report
-from .messages import (
-    NonFiniteError,
-    chunk_from_message,
-    controller_state_to_message,
-    joint_measurement,
-    other_joints,
-)
+from .joint_reader import JointReader
+from .messages import NonFiniteError, chunk_from_message, controller_state_to_message, other_joints
 from .parameters import Parameter, ParameterTable
 from .polled_subscription import PolledSubscription
 from .qos import make_profile, qos_parameters, qos_profile
-from .run import SWITCH_INTERVAL_S, run_node
+from .run import run_node
 
 # How long to watch for another controller before this one may command: discovery on one host takes
 # some 100 ms, over a network somewhat more.
@@ -57,6 +52,13 @@ CLOCK_DEPTH = 100
 # stop and speed_scale are looked at this often, the rest before every sample: a look costs some 10 us,
 # and 10 ms is little beside the time that an arm takes to brake.
 ORDERS_PERIOD_NS = 10_000_000
+# controller_state is published between two ticks if this much time is left there, and in any case once it
+# is this late.
+STATE_SLACK_NS = 1_000_000
+STATE_PATIENCE_NS = 200_000_000
+# A thread that wants the interpreter's lock waits this long before it asks for it (sys.setswitchinterval): as
+# much later the control thread wakes up while another one computes, say while a chunk is spliced in.
+SWITCH_INTERVAL_S = 0.0001
 MOVING = (ControllerMode.RUNNING, ControllerMode.STOPPING)
 
 
@@ -125,18 +127,21 @@ class ControllerNode(LifecycleBase):
         self._controller = Controller(self._robot, self._config(values))
         self._polled: tuple[PolledSubscription, ...] = ()
         self._polled_orders: tuple[PolledSubscription, ...] = ()
-        self._orders_due_ns = 0
+        self._orders_due_ns = self._state_due_ns = 0
+        self._state_period_ns = round(1e9 / values['state_rate_hz'])
+        self._reader = JointReader(self._robot.joint_names, self._robot.gripper)
         self._stop_held = False
         self._waiting = ''
         self._conflict = ''
-        self.create_subscription(
-            msg.ActionChunk, 'action_chunk', self._on_chunk, qos_profile(values, 'action_chunk'))
+        self.poller.subscribe(
+            msg.ActionChunk, 'action_chunk', qos_profile(values, 'action_chunk'), self._on_chunk)
         self._state = self.create_publisher(
             msg.ControllerState, 'controller_state', qos_profile(values, 'controller_state'))
         for name in ('arm', 'disarm', 'stop', 'reset'):
             self.create_service(
                 Trigger, f'~/{name}', getattr(self, f'_serve_{name}'), callback_group=self.service_group)
-        self.create_timer(
+        # While the control thread runs, it publishes the state.
+        self._state_timer = self.create_timer(
             1.0 / values['state_rate_hz'], self._publish_state, callback_group=self.service_group,
             clock=self.steady_clock)
 
@@ -189,7 +194,8 @@ class ControllerNode(LifecycleBase):
         self._loop = ControlLoop(
             self._control_clock, round(1e9 / values['rate_hz']), self._tick, on_overrun=self._on_overrun,
             on_jump=self._on_jump, on_error=self._on_tick_error, logger=self.get_logger(), poll=self._poll,
-            priority=values['rt_priority'], cpus=cpus)
+            between=self._between_ticks, priority=values['rt_priority'], cpus=cpus)
+        self._state_timer.cancel()
         self._loop.start()
         self.get_logger().warning(
             'stop and limits of this controller are not safety-rated functions: '
@@ -230,6 +236,7 @@ class ControllerNode(LifecycleBase):
             if controller.mode is ControllerMode.SHADOW:
                 controller.disarm(self._control_ns())
             self._publish_state()
+            self._state_timer.reset()
         self._loop = None
         self._output = None
 
@@ -299,6 +306,14 @@ class ControllerNode(LifecycleBase):
             for subscription in self._polled_orders:
                 subscription.poll()
 
+    def _between_ticks(self, slack_ns: int) -> None:
+        now_ns = time.monotonic_ns()
+        overdue_ns = now_ns - self._state_due_ns
+        if overdue_ns < 0 or (slack_ns < STATE_SLACK_NS and overdue_ns < STATE_PATIENCE_NS):
+            return
+        self._state_due_ns = max(self._state_due_ns + self._state_period_ns, now_ns)
+        self._publish_state()
+
     def _sample_ns(self) -> int:
         """Return the time of the newest sample. A mode begins there: the loop may be some ms behind now,
         and to the controller a sample before the beginning would look like a clock set back.
@@ -354,9 +369,7 @@ class ControllerNode(LifecycleBase):
         if controller is None or not self._control_clock.ready:
             return
         try:
-            measurement = joint_measurement(
-                message, robot.joint_names, gripper_joint=robot.gripper.joint_name,
-                gripper_closed=robot.gripper.to_normalized, offset_ns=self._offset_ns())
+            measurement = self._reader.read(message, self._offset_ns())
         except NonFiniteError as error:
             self.counters.add('joint_states_invalid')
             controller.stop(StopReason.INVALID_STATE, str(error), self._control_ns())

@@ -1,6 +1,6 @@
 """What a node says about itself: counters, latencies, levels, and logs that do not flood."""
 
-from collections import deque
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -10,6 +10,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Level(IntEnum):
@@ -76,36 +77,41 @@ class Counters:
 class Window:
     """The last values of a measurement, for percentiles.
 
+    A ring that one thread writes without a lock, because it is written in the control loop; who reads it
+    meanwhile may see the oldest value replaced.
+
     :param size: How many values are kept.
     """
 
     def __init__(self, size: int = 256) -> None:
-        self._values: deque[float] = deque(maxlen=size)
-        self._lock = threading.Lock()
+        self._ring = array('d', bytes(8 * size))
+        self._size = size
+        self._count = 0
 
     def add(self, value: float) -> None:
         """Add one value."""
-        with self._lock:
-            self._values.append(value)
+        self._ring[self._count % self._size] = value
+        self._count += 1
 
     def __len__(self) -> int:
         """Return how many values are kept."""
-        return len(self._values)
+        return min(self._count, self._size)
+
+    def _values(self) -> NDArray[np.float64]:
+        return np.array(self._ring)[:len(self)]
 
     def percentile(self, percent: float) -> float:
         """Return the percentile of the kept values, NaN without any."""
-        with self._lock:
-            values = list(self._values)
-        return float(np.percentile(values, percent)) if values else float('nan')
+        values = self._values()
+        return float(np.percentile(values, percent)) if len(values) else float('nan')
 
     def summary(self, prefix: str) -> dict[str, float]:
         """Return ``<prefix>_p50``, ``_p99`` and ``_max``; empty without values."""
-        with self._lock:
-            values = list(self._values)
-        if not values:
+        values = self._values()
+        if not len(values):
             return {}
-        p50, p99 = np.percentile(values, [50, 99])
-        return {f'{prefix}_p50': float(p50), f'{prefix}_p99': float(p99), f'{prefix}_max': max(values)}
+        p50, p99, most = np.percentile(values, [50, 99, 100])
+        return {f'{prefix}_p50': float(p50), f'{prefix}_p99': float(p99), f'{prefix}_max': float(most)}
 
 
 class Logs:
