@@ -20,18 +20,12 @@ from cosmos3_ros.model.nano_weights import RandomNano
 from cosmos3_ros.resources import require
 
 from . import droid_joint
+from .checkpoint_policy import Cosmos3Policy
 from .compiled_backend import CompiledBackend
 from .composed_view import DROID_VIEW
-from .cosmos3_policy import (
-    BRANCHES,
-    FLOAT8,
-    Cosmos3Policy,
-    branch_batching,
-    create_cosmos3,
-    graph_pool,
-    picture_encoder,
-)
+from .cosmos3_policy import BRANCHES, FLOAT8, branch_batching, create_cosmos3, picture_encoder
 from .diffusers_backend import DiffusersBackend
+from .graph_pool import GraphPool
 from .guidance import Guidance
 from .policy import PolicyError
 from .sampler import schedule
@@ -154,7 +148,7 @@ def _make(
             dtype=variant.dtype, steps=variant.steps, guidance_interval=variant.interval,
             branches=variant.branches, torch_threads=0)
     backend: Any
-    pool = graph_pool(device)
+    pool = GraphPool(device)
     if variant.backend == 'diffusers':
         backend = DiffusersBackend(source.transformer(), plan, guidance)
     else:
@@ -163,7 +157,7 @@ def _make(
             batched=branch_batching(variant.branches, variant.dtype), pool=pool)
     return Cosmos3Policy(
         identity=ModelIdentity(NANO_RANDOM, f'{variant.backend}/{variant.dtype}/{device}', False),
-        joint_names=JOINTS, backend=backend,
+        actions=droid_joint.DroidJoint(JOINTS), backend=backend,
         encoder=picture_encoder(source.vae(), device, DROID_VIEW, variant.backend == 'compiled', pool),
         tokenize=_count_tokens, view=DROID_VIEW, plan=plan, guidance=guidance, prompt_variant='plain',
         action_width=int(source.config['action_dim']))

@@ -20,11 +20,14 @@ from cosmos3_ros.model.understanding_tower import UnderstandingTower
 from cosmos3_ros.model.weight_source import WeightSource
 from cosmos3_ros.resources import require
 
+from .action_layout import ActionLayout
 from .compiled_loop import CompiledLoop, Kernels
 from .denoise import Request
-from .droid_joint import DOMAIN_ID, ROWS, WIDTH
+from .droid_joint import LAYOUT
+from .graph_pool import GraphPool
 from .guidance import Guidance
 from .noise import draw_noise
+from .policy import PolicyError
 from .sampler import Schedule
 
 torch = require('torch', 'model')
@@ -43,8 +46,9 @@ class CompiledBackend:
         :class:`UnderstandingTower`.
     :param batched: Both branches of guidance in one pass.
     :param capacity: Instructions kept.
-    :param pool: Memory of CUDA graphs, shared with the picture encoder's: one runs after the other. It
-        lives as long as a graph in it does; None gives every loop its own.
+    :param pool: Memory of CUDA graphs, shared with the picture encoder's: one runs after the other. None
+        gives the backend one of its own.
+    :param layout: The action contract: its domain's heads are kept, of their channels the used ones.
     """
 
     name = 'compiled'
@@ -52,9 +56,10 @@ class CompiledBackend:
     def __init__(
         self, source: WeightSource, device: Any, dtype: Any, checkpoint_hash: str, plan: Schedule,
         guidance: Guidance, *, float8: bool = False, understanding_resident: bool = False,
-        batched: bool = True, capacity: int = 8, pool: Any = None,
+        batched: bool = True, capacity: int = 8, pool: GraphPool | None = None, layout: ActionLayout = LAYOUT,
     ) -> None:
-        self._tower = GenerationTower(source, device, dtype, DOMAIN_ID, WIDTH, float8=float8)
+        self._heads = (layout.domain_id, layout.width)
+        self._tower = GenerationTower(source, device, dtype, *self._heads, float8=float8)
         self._understanding = UnderstandingTower(
             source, device, dtype, checkpoint_hash, resident=understanding_resident)
         self.contexts = ContextCache(self.compute_context, capacity)
@@ -63,42 +68,65 @@ class CompiledBackend:
         self._loops: OrderedDict[tuple[str, ...], CompiledLoop] = OrderedDict()
         self._noises: OrderedDict[tuple[int, ...], tuple[Any, Any]] = OrderedDict()
         self._kernels = Kernels.of(self._tower.device)
-        self._pool = pool
+        self._pool = pool or GraphPool(str(device))
         self.context_s = 0.0
 
     def denoise(
         self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
     ) -> NDArray[np.float32]:
-        """Return the denoised action rows, float32 (33, 8); row 0 is the state.
+        """Return the denoised action rows, float32 (rows, width); given rows come back as they are.
 
         :param conditional: Token ids of the instruction's prompt.
         :param unconditional: Token ids of the empty text.
+        :raises PolicyError: The request is of another domain than the heads that were kept.
         """
-        loop = self._loop(conditional, unconditional, request)
+        rows: NDArray[np.float32] = self._run(
+            conditional, unconditional, request)._result.cpu().numpy().copy()
+        return rows
+
+    def imagine(self, conditional: Sequence[int], unconditional: Sequence[int], request: Request) -> Any:
+        """Return the denoised latents, float32 (1, 48, T, h, w), of a request that asks for video."""
+        return self._run(conditional, unconditional, request).film()
+
+    def _run(
+        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
+    ) -> CompiledLoop:
+        asked = (request.layout.domain_id, request.layout.width)
+        if asked != self._heads:
+            raise PolicyError(
+                f'request: domain {asked[0]} with {asked[1]} channels is asked for, the heads of domain '
+                f'{self._heads[0]} with {self._heads[1]} were loaded')
+        loop, given = self._loop(conditional, unconditional, request), request.given_rows
         with torch.no_grad():
             vision, action = self._noise(request, loop)
             loop.clean.copy_(request.clean_latent)
             loop.noise.copy_(vision)
             loop.action.copy_(action)
-            loop.action[0].copy_(torch.from_numpy(request.state))
+            loop.action[:len(given)].copy_(torch.from_numpy(given.copy()))
             if request.prefix is None:
                 loop.prefix_weights.zero_()
             else:
                 loop.prefix_rows.copy_(torch.from_numpy(request.prefix.rows.copy()))
                 loop.prefix_weights.copy_(torch.from_numpy(request.prefix.weights.copy())[:, None])
-            rows: NDArray[np.float32] = loop.run().cpu().numpy().copy()
-        return rows
+            loop.run()
+        return loop
 
     def resample(self, plan: Schedule, guidance: Guidance, *, batched: bool) -> None:
         """Sample differently from now on."""
         self._plan, self._guidance, self._batched = plan, guidance, batched
-        self._loops.clear()
+        self._drop_loops()
 
     def forget(self) -> None:
         """Let go of everything that came from earlier requests: contexts, loops, graphs, noise."""
         self.contexts = ContextCache(self.compute_context, self._capacity)
-        self._loops.clear()
+        self._drop_loops()
         self._noises.clear()
+
+    def _drop_loops(self) -> None:
+        # A graph's fixed outputs lie in the pool's memory: they go before the graph that made them.
+        for loop in self._loops.values():
+            loop.release()
+        self._loops.clear()
 
     def _loop(
         self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
@@ -108,28 +136,30 @@ class CompiledBackend:
             needed.append(tuple(unconditional))
         contexts = [self.contexts.get(ids) for ids in needed]
         latent_shape = (request.frames, *request.clean_latent.shape[-2:])
-        key = (*(c.identity for c in contexts), str(latent_shape))
+        key = (*(c.identity for c in contexts), str(latent_shape), str(request.layout))
         if key not in self._loops:
             loop = CompiledLoop(
                 self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
-                batched=self._batched)
+                batched=self._batched, layout=request.layout)
             if self._tower.device.type == 'cuda':
-                loop.capture(self._pool)
+                loop.capture(self._pool.handle)
             self._loops[key] = loop
             if len(self._loops) > self._capacity:
-                self._loops.popitem(last=False)
+                self._loops.popitem(last=False)[1].release()
         self._loops.move_to_end(key)
         return self._loops[key]
 
     def _noise(self, request: Request, loop: CompiledLoop) -> tuple[Any, Any]:
         _, channels, _, height, width = request.clean_latent.shape
-        key = (request.seed, request.frames, height, width, request.action_width)
+        layout, clean = request.layout, loop.pack.clean_frames
+        key = (request.seed, request.frames, clean, height, width, layout.rows, request.action_width)
         if key not in self._noises:
             vision = torch.from_numpy(draw_noise(request.seed, (1, channels, request.frames, height, width)))
-            action = torch.from_numpy(draw_noise(request.seed, (ROWS, request.action_width)))
+            action = torch.from_numpy(draw_noise(request.seed, (layout.rows, request.action_width)))
             device = self._tower.device
             self._noises[key] = (
-                to_patches(vision[:, :, 1:].to(device), loop.pack), action[:, :WIDTH].contiguous().to(device))
+                to_patches(vision[:, :, clean:].to(device), loop.pack),
+                action[:, :layout.width].contiguous().to(device))
             if len(self._noises) > NOISES_KEPT:
                 self._noises.popitem(last=False)
         self._noises.move_to_end(key)

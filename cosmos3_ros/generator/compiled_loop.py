@@ -12,14 +12,16 @@ from typing import Any
 
 from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, prepare_attention
 from cosmos3_ros.model.layer_math import add, rotary_table
-from cosmos3_ros.model.patches import to_patches
+from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.reasoner_context import ReasonerContext
 from cosmos3_ros.model.sequence_pack import SequencePack
 from cosmos3_ros.resources import require
 
-from .droid_joint import ROWS, WIDTH
+from .action_layout import ActionLayout
+from .droid_joint import LAYOUT
 from .guidance import Guidance
 from .prefix import pull_per_step
+from .request_pack import make_pack
 from .sampler import Schedule
 
 torch = require('torch', 'model')
@@ -76,19 +78,23 @@ class CompiledLoop:
     :param contexts: The instruction's, then the empty text's unless guidance is off.
     :param latent_shape: Frames, height, width of the latents.
     :param batched: Both branches through the matrices together; otherwise one after the other.
+    :param layout: The action contract and the mode.
     """
 
     def __init__(
         self, tower: GenerationTower, kernels: Kernels, contexts: list[ReasonerContext],
         latent_shape: tuple[int, int, int], plan: Schedule, guidance: Guidance, *, batched: bool,
+        layout: ActionLayout = LAYOUT,
     ) -> None:
         self._tower, self._kernels, self._plan, self._guidance = tower, kernels, plan, guidance
         self._batched = batched
         shape, device = tower.shape, tower.device
         packs = [
-            SequencePack(text_length=c.length, latent_shape=latent_shape, action_rows=ROWS, patch=shape.patch,
-                         margin=shape.margin, base_fps=shape.base_fps) for c in contexts]
-        self.pack = packs[0]
+            make_pack(c.length, latent_shape, layout, patch=shape.patch, margin=shape.margin,
+                      base_fps=shape.base_fps) for c in contexts]
+        self.pack, self.layout = packs[0], layout
+        self._noisy_rows = layout.rows - layout.clean_rows
+        self._noisy_frames = latent_shape[0] - self.pack.clean_frames
         with torch.no_grad():
             self._branches = [_Branch(tower, c, p) for c, p in zip(contexts, packs, strict=True)]
             self._time = tower.time_embeddings(plan.timesteps)
@@ -97,28 +103,42 @@ class CompiledLoop:
                 len(contexts): tuple(torch.cat([b.table[i] for b in self._branches]) for i in (0, 1))}
             # Ones where a patch holds latents of noisy frames: padding at odd edges stays zero.
             frame = torch.ones((1, shape.channels, 1, *latent_shape[1:]), device=device)
-            self._mask = to_patches(frame, self.pack).repeat(latent_shape[0] - 1, 1)
+            self._mask = to_patches(frame, self.pack).repeat(self._noisy_frames, 1)
         self._coefficients = [[float(c) for c in row] for row in plan.coefficients]
         self._pulls = pull_per_step(plan)
 
         def buffer(*size: int) -> Any:
             return torch.zeros(size, device=device)
 
-        self.clean = buffer(1, shape.channels, 1, *latent_shape[1:])
+        rows, width = layout.rows, layout.width
+        self.clean = buffer(1, shape.channels, self.pack.clean_frames, *latent_shape[1:])
         self.noise = buffer(*self._mask.shape)
-        self.action = buffer(ROWS, WIDTH)
-        self.prefix_rows, self.prefix_weights = buffer(ROWS, WIDTH), buffer(ROWS, 1)
-        self._result = buffer(ROWS, WIDTH)
+        self.action = buffer(rows, width)
+        self.prefix_rows, self.prefix_weights = buffer(rows, width), buffer(rows, 1)
+        self._result = buffer(rows, width)
+        self._film = buffer(*self._mask.shape) if layout.wants_video else None
         self._graph: Any = None
 
     def run(self) -> Any:
-        """Denoise what the buffers hold; return rows (33, 8), overwritten by the next run."""
+        """Denoise what the buffers hold; return rows (rows, width), overwritten by the next run."""
         with torch.no_grad():
             if self._graph is not None:
                 self._graph.replay()
             else:
-                self._result.copy_(self._denoise())
+                self._fill()
         return self._result
+
+    def film(self) -> Any:
+        """Return the latents that the last run imagined, (1, 48, T, h, w), the given ones first."""
+        video = from_patches(self._film, self.pack, self._tower.shape.channels)
+        return torch.cat([self.clean, video], dim=2)
+
+    def release(self) -> None:
+        """Let go of the graph and of what it holds; the loop cannot run any more."""
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            torch.cuda.synchronize(self._tower.device)
+            graph.reset()
 
     def capture(self, pool: Any) -> None:
         """Record the loop as a CUDA graph.
@@ -128,39 +148,48 @@ class CompiledLoop:
         stream = torch.cuda.Stream(self._tower.device)
         stream.wait_stream(torch.cuda.current_stream(self._tower.device))
         with torch.no_grad(), torch.cuda.stream(stream), _compiler_limits():
-            self._result.copy_(self._denoise())  # compiles, and makes the libraries' plans
+            self._fill()  # compiles, and makes the libraries' plans
         torch.cuda.current_stream(self._tower.device).wait_stream(stream)
         torch.cuda.synchronize(self._tower.device)
         graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(graph, pool=pool):
-            self._result.copy_(self._denoise())
+            self._fill()
         self._graph = graph
         torch.cuda.empty_cache()  # what the first run needed outside of the pool
 
-    def _denoise(self) -> Any:
+    def _fill(self) -> None:
+        vision, action = self._denoise()
+        self._result.copy_(action)
+        if self._film is not None:
+            self._film.copy_(vision)
+
+    def _denoise(self) -> tuple[Any, Any]:
         first = self._tower.embed_vision(to_patches(self.clean, self.pack))  # clean: the same in all steps
         vision, action = self.noise, self.action
         v_visions: list[Any] = []
         v_actions: list[Any] = []
         for step, timestep in enumerate(self._plan.timesteps):
-            more = step + 1 < self._plan.steps  # the last video is not decoded, so not computed
+            # A video that nobody asked for is not decoded, so its last step is not computed.
+            more = bool(self._noisy_frames) and (self.layout.wants_video or step + 1 < self._plan.steps)
             v_vision, v_action = self._velocity(first, vision, action, step, timestep, more)
-            # Real-time chunking: weights of zero leave the velocity as it is.
-            clean = action - float(self._plan.sigmas[step]) * v_action
-            v_action = v_action - self._pulls[step] * self.prefix_weights * (self.prefix_rows - clean)
-            v_actions.append(v_action)
-            action = _combine(self.action, v_actions, self._coefficients[step])
+            if self._noisy_rows:
+                # Real-time chunking: weights of zero leave the velocity as it is.
+                clean = action - float(self._plan.sigmas[step]) * v_action
+                v_action = v_action - self._pulls[step] * self.prefix_weights * (self.prefix_rows - clean)
+                v_actions.append(v_action)
+                action = _combine(self.action, v_actions, self._coefficients[step])
             if more:
                 v_visions.append(v_vision)
                 vision = _combine(self.noise, v_visions, self._coefficients[step])
-        return action
+        return vision, action
 
     def _velocity(
         self, first: Any, vision: Any, action: Any, step: int, timestep: int, more: bool,
     ) -> tuple[Any, Any]:
-        tower, time = self._tower, self._time[step]
+        tower, time, clean = self._tower, self._time[step], self.layout.clean_rows
         rows = tower.embed_action(action)
-        hidden = torch.cat([first, tower.embed_vision(vision) + time, rows[:1], rows[1:] + time])
+        parts = [first, tower.embed_vision(vision) + time] if self._noisy_frames else [first]
+        hidden = torch.cat([*parts, rows[:clean], rows[clean:] + time])
         guided = self._guidance.active(timestep)
         branches = self._branches if guided else self._branches[:1]
         if self._batched:
@@ -171,15 +200,17 @@ class CompiledLoop:
         if not guided:
             return v_visions[0], v_actions[0]
         combine = self._guidance.combine
-        return (combine(*v_visions) if more else None), combine(*v_actions)
+        return (combine(*v_visions) if more else None), (combine(*v_actions) if self._noisy_rows else None)
 
     def _read(self, states: Any, more: bool) -> tuple[Any, Any]:
         tower, pack = self._tower, self.pack
-        answers = tower.read_action(states[-(ROWS - 1):])
-        v_action = functional.pad(answers, (0, 0, 1, 0))  # row 0 is clean
+        v_action = None
+        if self._noisy_rows:  # given rows stay as they are
+            answers = tower.read_action(states[-self._noisy_rows:])
+            v_action = functional.pad(answers, (0, 0, self.layout.clean_rows, 0))
         if not more:
             return None, v_action
-        return tower.read_vision(states[:pack.vision_tokens - pack.patches_per_frame]) * self._mask, v_action
+        return tower.read_vision(states[:pack.vision_tokens - pack.clean_tokens]) * self._mask, v_action
 
     def _run_layers(self, hidden: Any, branches: list[_Branch], more: bool) -> list[Any]:
         tower, shape = self._tower, self._tower.shape
@@ -188,7 +219,7 @@ class CompiledLoop:
         terms: tuple[Any, ...] = (hidden.repeat(count, 1),)
         last = shape.layers - 1
         # Of the last layer, only noisy tokens are asked for; in the last step, only action rows.
-        wanted = tokens - self.pack.patches_per_frame if more else ROWS - 1
+        wanted = tokens - self.pack.clean_tokens if more else self._noisy_rows
         with _attention_order(tower.device):
             for i, layer in enumerate(tower.layers):
                 for branch in branches:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cosmos3_ros.contracts import Observation
 from cosmos3_ros.model.embodiments import embodiment
 
+from .action_contract import check_finite, joints_of
+from .action_layout import ActionLayout
 from .policy import PolicyError
 
 CONTRACT = 'droid_joint'
@@ -27,6 +29,7 @@ STEPS = 4
 GUIDANCE = 3.0
 SHIFT = 5.0
 CAMERA_SLOTS = ('wrist', 'exterior_1', 'exterior_2')
+LAYOUT = ActionLayout(HORIZON, WIDTH, DOMAIN_ID, state_rows=1, rate_hz=RATE_HZ)
 
 
 def check_robot(joint_names: Sequence[str]) -> tuple[str, ...]:
@@ -48,13 +51,7 @@ def state_row(observation: Observation, joint_names: Sequence[str]) -> NDArray[n
 
     :raises PolicyError: A joint is missing from the observation.
     """
-    place = {name: i for i, name in enumerate(observation.joint_names)}
-    missing = [name for name in joint_names if name not in place]
-    if missing:
-        raise PolicyError(
-            f'observation: no joint {", ".join(missing)}; it carries {", ".join(observation.joint_names)}. '
-            'Check the parameter robot and the topic joint_states')
-    joints = [observation.joint_position[place[name]] for name in joint_names]
+    joints = joints_of(observation, tuple(joint_names))
     return np.asarray([*joints, 1.0 - observation.gripper], dtype=np.float32)
 
 
@@ -67,11 +64,37 @@ def read_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[n
     :param rows: Shape (33, >= 8); row 0 is the state.
     :raises PolicyError: A value is not finite.
     """
-    actions = np.asarray(rows[1:ROWS, :WIDTH], dtype=np.float64)
-    if not np.isfinite(actions).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(actions))[0])
-        raise PolicyError(
-            f'the model answered {actions[row, column]} in row {row}, channel {column}: no chunk. '
-            'The weights are damaged or the precision is too low; check the parameters checkpoint and dtype')
+    actions = check_finite(np.asarray(rows[1:ROWS, :WIDTH], dtype=np.float64))
     return (np.ascontiguousarray(actions[:, :ARM_JOINTS]),
             np.clip(1.0 - actions[:, ARM_JOINTS], 0.0, 1.0))
+
+
+class DroidJoint:
+    """The contract for one robot; fits :class:`action_contract.ActionContract`.
+
+    :param joint_names: Seven arm joints, base to wrist.
+    :raises PolicyError: Not seven distinct joints.
+    """
+
+    name = CONTRACT
+    layout = LAYOUT
+
+    def __init__(self, joint_names: Sequence[str]) -> None:
+        self.joint_names = check_robot(joint_names)
+
+    def given_rows(self, observation: Observation) -> NDArray[np.float32]:
+        """See :meth:`ActionContract.given_rows`."""
+        return state_row(observation, self.joint_names)[None]
+
+    def read(
+        self, rows: NDArray[np.float32], observation: Observation,  # noqa: ARG002 (rows are absolute)
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See :meth:`ActionContract.read`."""
+        return read_rows(rows)
+
+    def write(
+        self, positions: NDArray[np.float64], gripper: NDArray[np.float64],
+        observation: Observation,  # noqa: ARG002 (rows are absolute)
+    ) -> NDArray[np.float64]:
+        """See :meth:`ActionContract.write`."""
+        return np.column_stack([positions, 1.0 - gripper])

@@ -9,8 +9,8 @@ from .policy import PolicyError
 def check_types(options: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
     """Refuse values of another kind than their option's.
 
-    :param kinds: Option to ``integer``, ``number``, ``text``, ``pair``, each with `` or none`` if it
-        may be left out.
+    :param kinds: Option to ``integer``, ``number``, ``text``, ``pair``, ``mapping``, each with `` or none``
+        if it may be left out.
     :raises PolicyError: Names the option, what arrived and what is allowed.
     """
     for name, kind in kinds.items():
@@ -23,12 +23,15 @@ def check_types(options: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
 
 
 _ALLOWED = {
-    'integer': 'a whole number', 'number': 'a number', 'text': 'a text', 'pair': 'a list of two numbers'}
+    'integer': 'a whole number', 'number': 'a number', 'text': 'a text', 'pair': 'a list of two numbers',
+    'mapping': 'an object of names and values'}
 
 
 def _fits(value: Any, kind: str) -> bool:
     if kind == 'text':
         return isinstance(value, str) and bool(value)
+    if kind == 'mapping':
+        return isinstance(value, Mapping)
     if kind == 'pair':
         return isinstance(value, (list, tuple)) and len(value) == 2 and all(_fits(v, 'number') for v in value)
     if isinstance(value, bool):

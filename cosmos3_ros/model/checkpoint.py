@@ -1,6 +1,7 @@
 """Open a checkpoint: a directory or a Hub repository in the layout of ``nvidia/Cosmos3-Nano``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 import hashlib
 import json
 from pathlib import Path
@@ -43,6 +44,8 @@ class Checkpoint:
     :param content_hash: First 8 hexadecimal digits of the SHA-256 over all weights.
     :param view: Height and width of the composed camera view.
     :param prompt_variant: See ``generator/prompt.py``.
+    :param action: What the contract ``eef_delta`` needs besides the weights; see
+        ``generator/eef_settings.py``.
     """
 
     directory: Path
@@ -52,6 +55,7 @@ class Checkpoint:
     content_hash: str
     view: tuple[int, int]
     prompt_variant: str
+    action: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -88,11 +92,16 @@ class Checkpoint:
             raise CheckpointError(
                 f'checkpoint {directory}: {METADATA_FILE} says view {view!r}, [height, width] in pixels '
                 'is allowed')
+        action = says.get('action', {})
+        if not isinstance(action, dict):
+            raise CheckpointError(
+                f'checkpoint {directory}: {METADATA_FILE} says action {action!r}, an object is allowed')
         return cls(
             directory=directory, name=str(says.get('name') or _short(str(source))),
             contract=str(agreed or ''),
             trained=bool(says.get('trained', True)), content_hash=content_hash(directory),
-            view=(view[0], view[1]), prompt_variant=str(says.get('prompt_variant', 'json')))
+            view=(view[0], view[1]), prompt_variant=str(says.get('prompt_variant', 'json')),
+            action=action)
 
 
 def missing_files(

@@ -29,6 +29,9 @@ class SequencePack:
     :param margin: Distance between text and what follows.
     :param base_fps: Frames per second whose distance is one position.
     :param temporal_compression: Video frames per latent frame.
+    :param clean_frames: Latent frames that are given; they stand first.
+    :param clean_rows: Action rows that are given; they stand first.
+    :param first_row: Video frame at which action row 0 stands: 0 for a state, 1 for a transition.
     """
 
     text_length: int
@@ -39,6 +42,9 @@ class SequencePack:
     margin: int = 15000
     base_fps: float = 24.0
     temporal_compression: int = 4
+    clean_frames: int = 1
+    clean_rows: int = 1
+    first_row: int = 0
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -55,6 +61,11 @@ class SequencePack:
     def vision_tokens(self) -> int:
         """Tokens of the whole video."""
         return self.grid[0] * self.patches_per_frame
+
+    @property
+    def clean_tokens(self) -> int:
+        """Tokens of the given frames."""
+        return self.clean_frames * self.patches_per_frame
 
     @property
     def generated_tokens(self) -> int:
@@ -85,14 +96,15 @@ class SequencePack:
             torch.arange(rows, dtype=torch.float32).repeat_interleave(columns).repeat(frames),
             torch.arange(columns, dtype=torch.float32).repeat(frames * rows),
         ])
-        action_time = torch.arange(self.action_rows, dtype=torch.float32) / self.fps * unit + start
+        frame = torch.arange(self.action_rows, dtype=torch.float32) + self.first_row
+        action_time = frame / self.fps * unit + start
         action = torch.stack([action_time, torch.zeros_like(action_time), torch.zeros_like(action_time)])
         return torch.cat([vision, action], dim=1)
 
     def forward_arguments(self, token_ids: Any, domain_id: int) -> dict[str, Any]:
         """Return the constant arguments of ``Cosmos3OmniTransformer.forward``.
 
-        Frame 0 and row 0 are clean, the rest is noisy.
+        The first ``clean_frames`` and ``clean_rows`` are clean, the rest is noisy.
 
         :param token_ids: int64 (text,).
         """
@@ -106,11 +118,11 @@ class SequencePack:
             'sequence_length': self.length,
             'vision_token_shapes': [self.grid],
             'vision_sequence_indexes': torch.arange(text, first_action),
-            'vision_mse_loss_indexes': torch.arange(text + self.patches_per_frame, first_action),
-            'vision_noisy_frame_indexes': [torch.arange(1, frames)],
+            'vision_mse_loss_indexes': torch.arange(text + self.clean_tokens, first_action),
+            'vision_noisy_frame_indexes': [torch.arange(self.clean_frames, frames)],
             'action_token_shapes': [(self.action_rows, 1, 1)],
             'action_sequence_indexes': torch.arange(first_action, self.length),
-            'action_mse_loss_indexes': torch.arange(first_action + 1, self.length),
-            'action_noisy_frame_indexes': [torch.arange(1, self.action_rows)],
+            'action_mse_loss_indexes': torch.arange(first_action + self.clean_rows, self.length),
+            'action_noisy_frame_indexes': [torch.arange(self.clean_rows, self.action_rows)],
             'action_domain_ids': [torch.tensor([domain_id])],
         }

@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_contract_is_refused(policy_checkpoint, tmp_path
     copy = shutil.copytree(policy_checkpoint, tmp_path / 'other')
     path = copy / 'cosmos3_ros.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | {'contract': 'eef_delta'}))
-    with pytest.raises(PolicyError, match='its contract is eef_delta, this policy speaks droid_joint'):
+    with pytest.raises(PolicyError, match='robot: none is named; a checkpoint with the contract eef_delta'):
         create_policy('cosmos3', checkpoint=str(copy), joint_names=JOINTS)
 
 

@@ -35,8 +35,9 @@ def test_there_and_back(method, seed):
     random = np.random.default_rng(seed)
     low = random.normal(size=7)
     first, second = METHODS[method]
-    normaliser = ActionNormaliser.of(
-        method, {first: low, second: np.abs(low) + random.uniform(0.01, 2, 7)}, 7)
+    statistics = {'min': low - 1.0, 'max': np.abs(low) + 3.0} | {
+        first: low, second: np.abs(low) + random.uniform(0.01, 2, 7)}
+    normaliser = ActionNormaliser.of(method, statistics, 7)
     raw = random.normal(size=(4, 7))
     assert np.allclose(normaliser.to_raw(normaliser.to_normalised(raw)), raw, atol=1e-9)
 
