@@ -2,11 +2,12 @@
 
 from .backend import Answer, BackendError, ReasonerBackend, create_backend
 from .clip_buffer import ClipBuffer, ClipRefused
+from .deadline import Deadline
 from .newest_slot import NewestSlot
 from .questions import PromptBook, PromptError, Question
 from .reasoner import Reasoner
 
 __all__ = [
-    'Answer', 'BackendError', 'ClipBuffer', 'ClipRefused', 'NewestSlot', 'PromptBook', 'PromptError',
-    'Question', 'Reasoner', 'ReasonerBackend', 'create_backend',
+    'Answer', 'BackendError', 'ClipBuffer', 'ClipRefused', 'Deadline', 'NewestSlot', 'PromptBook',
+    'PromptError', 'Question', 'Reasoner', 'ReasonerBackend', 'create_backend',
 ]

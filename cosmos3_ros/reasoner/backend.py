@@ -7,6 +7,7 @@ import inspect
 from typing import Any, Protocol
 
 from ..contracts import Clip, ModelIdentity
+from .deadline import Deadline
 from .questions import Question
 
 
@@ -21,7 +22,8 @@ class Answer:
     :param text: Verbatim, without control tokens.
     :param prompt_tokens: Tokens of the prompt as the language model saw it; 0 if unknown.
     :param generated_tokens: Tokens written.
-    :param finish: ``stop`` (the model ended), ``json`` (its JSON was complete) or ``length`` (cut off).
+    :param finish: ``stop`` (the model ended), ``json`` (its JSON was complete), ``length`` (cut off by the
+        token budget) or ``late`` (cut off by the deadline).
     :param prepare_s: Seconds for resizing, tokenising and copying.
     :param first_token_s: Seconds from the request to the first token.
     :param total_s: Seconds from the request to the finished text.
@@ -37,7 +39,11 @@ class Answer:
 
 
 class ReasonerBackend(Protocol):
-    """Answers questions about clips. One call at a time, from any thread."""
+    """Answers questions about clips, from any thread.
+
+    A question that wants a scene report and one other question may be under way together: neither waits
+    for the other's end.
+    """
 
     @property
     def identity(self) -> ModelIdentity:
@@ -51,9 +57,19 @@ class ReasonerBackend(Protocol):
         """
         ...
 
-    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
+    def prepare(self, clips: Sequence[Clip], question: Question) -> None:
+        """Do whatever makes only the first answer about clips of these shapes slow.
+
+        :raises BackendError: The backend cannot answer about such clips.
+        """
+        ...
+
+    def answer(
+        self, clips: Sequence[Clip], question: Question, deadline: Deadline | None = None,
+    ) -> Answer:
         """Answer ``question`` about ``clips``, in order, greedily: the same input gives the same text.
 
+        :param deadline: When it is over, what is written so far is the answer (``finish`` is ``late``).
         :raises BackendError: There is no answer.
         """
         ...
@@ -69,8 +85,6 @@ _BACKENDS = {
     'openai': ('.openai_backend', 'OpenAIBackend'),
 }
 
-_NOT_BUILT = {'tensorrt': 'TensorRT engines'}
-
 
 def backend_names() -> tuple[str, ...]:
     """Return the names that :func:`create_backend` can make."""
@@ -84,10 +98,6 @@ def create_backend(name: str, **options: Any) -> ReasonerBackend:
     :param options: The backend's own parameters, e.g. ``checkpoint`` and ``device``.
     :raises BackendError: Unknown name or option, or the backend cannot be made.
     """
-    if name in _NOT_BUILT:
-        raise BackendError(
-            f"backend: '{name}' ({_NOT_BUILT[name]}) is planned and not built yet, "
-            f'one of {list(_BACKENDS)} is allowed')
     if name not in _BACKENDS:
         raise BackendError(f"backend: '{name}' arrived, one of {list(_BACKENDS)} is allowed")
     module, attribute = _BACKENDS[name]

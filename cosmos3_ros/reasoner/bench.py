@@ -28,7 +28,7 @@ from .bench_timing import (
     time_reference,
 )
 from .compiled_backend import decoder_input
-from .local_backend import load_model
+from .model_loading import load_model
 from .questions import PromptBook
 from .video_prompt import VideoPrompt, VideoSettings, build_prompt, patch_clip
 

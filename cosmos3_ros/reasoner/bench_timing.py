@@ -9,9 +9,10 @@ from typing import Any
 from ..model.tiny import Preset, text_config, vision_config
 from ..resources import require
 from .compiled_backend import create_math
+from .decoder_state import DecoderInput
 from .language_weights import LanguageWeights, take_weights
 from .plain_math import PlainMath
-from .static_decoder import DecoderInput, StaticDecoder
+from .static_decoder import StaticDecoder
 from .video_prompt import VIDEO_TYPE, VideoPrompt
 from .vision_tower import VisionTower
 

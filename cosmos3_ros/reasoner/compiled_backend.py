@@ -1,6 +1,6 @@
 """The fast local backend: static shapes, fused weights, one CUDA graph per stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import logging
 from pathlib import Path
 import time
@@ -10,12 +10,14 @@ import numpy as np
 
 from ..contracts import Clip
 from ..resources import MissingDependencyError, require
+from .answer_watch import AnswerWatch
 from .backend import BackendError
+from .decoder_state import DecoderInput
 from .language_weights import LanguageWeights, take_weights
-from .local_backend import AnswerWatch, LocalBackend
+from .local_backend import LocalBackend
 from .plain_math import PlainMath
 from .questions import PromptBook, Question
-from .static_decoder import DecoderInput, StaticDecoder
+from .static_decoder import StaticDecoder
 from .video_prompt import VideoPrompt, build_prompt
 from .vision_tower import VisionTower
 
@@ -66,39 +68,46 @@ class CompiledBackend(LocalBackend):
         :raises BackendError: The backend cannot answer.
         """
         super().warm_up()
-        if self._device.type != 'cpu':
-            self.prepare(*USUAL_CLIP)
-
-    def prepare(self, frames: int, height: int, width: int, cameras: int = 1) -> None:
-        """Record what a scene report about clips of this shape needs, so that the first one is not slow.
-
-        :raises BackendError: Closed, or out of memory.
-        """
+        frames, height, width = USUAL_CLIP
         stamps = np.arange(frames, dtype=np.int64) * 250_000_000
-        grey = np.full((frames, height, width, 3), 128, np.uint8)
-        clips = [Clip(f'warm_up_{i}', grey, stamps) for i in range(cameras)]
-        question = PromptBook.load().ask('scene_report', None, instruction='none', cameras='warm_up')
-        with self._lock:
-            if self._model is None:
-                raise BackendError('the backend is closed')
-            with require('torch', 'model').inference_mode():
-                prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
-                # As much room as real answers need decides which graphs are recorded; two tokens do it.
-                written = self._decoder.write(decoder_input(self._model, prompt), question.max_new_tokens)
-                next(written)
-                next(written)
-                written.close()
+        clip = Clip('warm_up', np.full((frames, height, width, 3), 128, np.uint8), stamps)
+        self.prepare([clip], PromptBook.load().ask('scene_report', instruction='none', cameras='warm_up'))
+
+    def prepare(self, clips: Sequence[Clip], question: Question) -> None:
+        """Record what this question about clips of these shapes needs, so that its answer is not slow.
+
+        Does nothing where nothing is recorded, on a CPU.
+
+        :raises BackendError: Closed, no clips, or out of memory.
+        """
+        lane = 0 if question.answer == 'scene' else 1
+        with self._lanes[lane], self._turns:
+            self._check_open()
+            if not self._decoder.records:
+                return
+            try:
+                with require('torch', 'model').inference_mode():
+                    prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
+                    # As much room as real answers need decides which graphs are recorded; two tokens do it.
+                    written = self._decoder.write(
+                        decoder_input(self._model, prompt), question.max_new_tokens, lane)
+                    for _ in range(min(2, question.max_new_tokens)):
+                        next(written)
+                    written.close()
+            except RuntimeError as error:
+                raise BackendError(f'{self.engine} cannot record such clips: {error}') from error
 
     def close(self) -> None:
         """Release the model and its caches."""
         super().close()
         self._decoder = None
 
-    def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch) -> int:
+    def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch, lane: int) -> int:
         given = decoder_input(self._model, prompt)
-        for token in self._decoder.write(given, question.max_new_tokens):
+        for token in self._decoder.write(given, question.max_new_tokens, lane):
             if watch.see(token):
                 break
+            self._give_way()
         return int(self._decoder.prompt_length(given))
 
 

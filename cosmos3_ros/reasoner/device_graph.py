@@ -31,3 +31,26 @@ class DeviceGraph:
     def replay(self) -> None:
         """Do the work again, with what the input tensors hold now."""
         self._graph.replay()
+
+
+class TokenMail:
+    """Tokens on their way from the device to the host, which looks at them later.
+
+    :param most: Tokens of one answer.
+    """
+
+    def __init__(self, most: int) -> None:
+        torch = require('torch', 'model')
+        self._seen = torch.empty(most, dtype=torch.long, pin_memory=True)
+        self._ready: list[Any] = []
+
+    def send(self, index: int, token: Any) -> None:
+        """Let token ``index`` (1,) leave the device when it is computed; tokens are sent in order."""
+        self._seen[index:index + 1].copy_(token, non_blocking=True)
+        self._ready.append(require('torch', 'model').cuda.Event())
+        self._ready[-1].record()
+
+    def receive(self, index: int) -> int:
+        """Wait for token ``index``."""
+        self._ready[index].synchronize()
+        return int(self._seen[index])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 import threading
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,51 +16,24 @@ from ..model.loading import check_device
 from ..model.reasoner_context import ReasonerContext
 from ..model.tower_hash import understanding_hash
 from ..resources import require
-from .answer_end import answer_is_complete
+from .answer_watch import AnswerWatch
 from .backend import Answer, BackendError
+from .deadline import Deadline
 from .efficient_video_sampling import check_rate
+from .model_loading import OMNI, load_model
 from .questions import Question
 from .resident_tower import ResidentWeights
+from .turns import Turns
 from .video_prompt import VideoPrompt, VideoSettings, build_prompt
 
 DTYPES = ('auto', 'float32', 'bfloat16', 'float16')
 
 
-class AnswerWatch:
-    """Sees each token as it is written; says when to stop and remembers when the first one came."""
-
-    def __init__(
-        self, tokenizer: Any, question: Question, ends: frozenset[int], clock_s: Callable[[], float],
-    ) -> None:
-        self._tokenizer, self._question, self._ends, self._clock_s = tokenizer, question, ends, clock_s
-        self.tokens: list[int] = []
-        self.first_token_s = 0.0
-        self.finish = 'length'
-
-    def see(self, token: int) -> bool:
-        """Take one token; true if it is the last one."""
-        if not self.tokens:
-            self.first_token_s = self._clock_s()
-        self.tokens.append(token)
-        if token in self._ends:
-            self.finish = 'stop'
-        elif self._closes(token) and answer_is_complete(self._question.answer, self.text()):
-            self.finish = 'json'
-        return self.finish != 'length' or len(self.tokens) >= self._question.max_new_tokens
-
-    def _closes(self, token: int) -> bool:
-        if not self._question.wants_json:
-            return False
-        written = self._tokenizer.decode([token])
-        return '}' in written or ']' in written
-
-    def text(self) -> str:
-        """Return what is written so far, without control tokens."""
-        return str(self._tokenizer.decode(self.tokens, skip_special_tokens=True))
-
-
 class LocalBackend(ABC):
     """Loads a checkpoint and answers greedily. Same clips and question give the same text.
+
+    Two answers may be under way together, one of them a scene report: they take turns token by token, so
+    that a long answer costs a report at most its own time again and never its place.
 
     :param checkpoint: As ``model.Checkpoint.open`` takes it: a directory, a packaged name or a Hub id.
     :param device: ``cpu``, ``cuda``, ``cuda:1`` ...
@@ -74,8 +47,11 @@ class LocalBackend(ABC):
     :raises resources.MissingDependencyError: The extra ``model`` is not installed.
     """
 
-    engine = ''
+    engine: ClassVar[str] = ''
     """How the identity calls this backend."""
+
+    model_types: ClassVar[tuple[str, ...]] = (OMNI,)
+    """``model_type`` of the checkpoints that this backend can run."""
 
     def __init__(
         self,
@@ -105,16 +81,28 @@ class LocalBackend(ABC):
                 raise BackendError(f'threads: {threads} arrived, at least 1 is allowed')
             torch.set_num_threads(threads)
         self._settings = VideoSettings.load(opened.directory, max_clip_pixels)
-        self._model, self._tokenizer = load_model(opened.directory, getattr(torch, dtype), self._device)
-        ends = self._model.generation_config.eos_token_id
-        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        self._directory = opened.directory
+        self._clock_s = clock_s
+        self._turns = Turns()
+        # One scene report and one other question at a time: what is under way together is known.
+        self._lanes = (threading.Lock(), threading.Lock())
+        self._closed = False
+        self._understanding: Any = None
+        self._model: Any = None
+        self._tokenizer, self._ends = self._load(opened, dtype)
         pruned = f'/evs{self._rate:g}' if self._rate else ''
         self._identity = ModelIdentity(
             opened.label, f'{self.engine}/{dtype}/{device}{pruned}', opened.trained)
-        self._clock_s = clock_s
-        self._lock = threading.Lock()
-        self._directory = opened.directory
-        self._understanding: Any = None
+
+    def _load(self, opened: Checkpoint, dtype: str) -> tuple[Any, frozenset[int]]:
+        """Load what writes answers; return the tokenizer and the tokens that end an answer.
+
+        :raises BackendError: The checkpoint cannot be used.
+        """
+        kind = getattr(require('torch', 'model'), dtype)
+        self._model, tokenizer = load_model(opened.directory, kind, self._device, self.model_types)
+        ends = self._model.generation_config.eos_token_id
+        return tokenizer, frozenset(ends if isinstance(ends, list) else [ends])
 
     @property
     def identity(self) -> ModelIdentity:
@@ -133,29 +121,39 @@ class LocalBackend(ABC):
         for _ in range(2):
             self.answer((grey,), Question('warm_up', '', 'Describe the scene.', 'text', 16))
 
+    def prepare(self, clips: Sequence[Clip], question: Question) -> None:  # noqa: ARG002 (see subclasses)
+        """Do nothing: only some backends record or compile something per shape.
+
+        :raises BackendError: Closed.
+        """
+        self._check_open()
+
     def close(self) -> None:
-        """Release the model."""
-        with self._lock:
+        """Release the model; an answer under way ends with its next token."""
+        with self._turns:
+            self._closed = True
             self._model = self._understanding = None
 
-    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
-        """Answer greedily, up to the model's end, the wanted JSON's closing bracket or the budget.
+    def answer(
+        self, clips: Sequence[Clip], question: Question, deadline: Deadline | None = None,
+    ) -> Answer:
+        """Answer greedily, up to the model's end, the wanted JSON's closing bracket, budget or deadline.
 
         :raises BackendError: Closed, no clips, or the model failed (e.g. out of memory).
         """
         if not clips:
             raise BackendError('clips: none arrived, at least one is needed')
         torch = require('torch', 'model')
-        with self._lock:
-            if self._model is None:
-                raise BackendError('the backend is closed')
+        lane = 0 if question.answer == 'scene' else 1
+        with self._lanes[lane], self._turns:
+            self._check_open()
             try:
                 begin_s = self._clock_s()
                 prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
                 prepared_s = self._clock_s()
-                watch = AnswerWatch(self._tokenizer, question, self._ends, self._clock_s)
+                watch = AnswerWatch(self._tokenizer, question, self._ends, self._clock_s, deadline)
                 with torch.inference_mode():
-                    prompt_tokens = self._write(prompt, question, watch)
+                    prompt_tokens = self._write(prompt, question, watch, lane)
                 end_s = self._clock_s()
             except BackendError:
                 raise
@@ -164,6 +162,18 @@ class LocalBackend(ABC):
         return Answer(
             watch.text(), prompt_tokens, len(watch.tokens), watch.finish,
             prepared_s - begin_s, watch.first_token_s - begin_s, end_s - begin_s)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError('the backend is closed')
+
+    def _give_way(self) -> None:
+        """Let the other answer have a turn; between two tokens.
+
+        :raises BackendError: It was closed meanwhile.
+        """
+        self._turns.give_way()
+        self._check_open()
 
     def contexts(self, texts: Sequence[Sequence[int]]) -> list[ReasonerContext]:
         """Return what the generator needs of some instructions, computed with the resident weights.
@@ -176,9 +186,8 @@ class LocalBackend(ABC):
         :raises BackendError: Closed, the checkpoint holds no generator, or the weights have eight bits.
         """
         torch = require('torch', 'model')
-        with self._lock:
-            if self._model is None:
-                raise BackendError('the backend is closed')
+        with self._turns:
+            self._check_open()
             try:
                 if self._understanding is None:
                     # diffusers computes its rotary table: a need of contexts, not of answers.
@@ -195,27 +204,8 @@ class LocalBackend(ABC):
                 raise BackendError(f'reasoner contexts: {error}') from error
 
     @abstractmethod
-    def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch) -> int:
-        """Show each new token to ``watch`` until it says stop; return the prompt's tokens."""
+    def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch, lane: int) -> int:
+        """Show each new token to ``watch`` until it says stop; return the prompt's tokens.
 
-
-def load_model(directory: Path, dtype: Any, device: Any) -> tuple[Any, Any]:
-    """Return a checkpoint's model, ready to run, and its tokenizer.
-
-    :raises BackendError: Missing or foreign files.
-    """
-    transformers = require('transformers', 'model')
-    try:
-        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-        if config.model_type != 'cosmos3_omni':
-            raise BackendError(
-                f"checkpoint: {directory} holds a '{config.model_type}', "
-                "'cosmos3_omni' (Nano, Super, tiny) is allowed")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = transformers.Cosmos3OmniForConditionalGeneration.from_pretrained(
-            directory, config=config, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f'checkpoint: {directory} cannot be loaded: {error}') from error
-    if not tokenizer.chat_template:
-        raise BackendError(f'checkpoint: {directory} has no chat template (chat_template.jinja)')
-    return model.to(device).eval().requires_grad_(False), tokenizer
+        Gives way after each token; what it keeps between them belongs to ``lane``.
+        """

@@ -6,7 +6,7 @@ base64 data URIs, ``response_format`` with a JSON schema, ``GET /v1/models``.
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import os
 import threading
 import time
@@ -21,6 +21,7 @@ from .answer_end import answer_is_complete
 from .answer_schema import ANSWER_SCHEMAS
 from .backend import Answer, BackendError
 from .clip_buffer import scale_frame
+from .deadline import Deadline
 from .event_stream import StreamedAnswer
 from .questions import Question
 from .video_grid import bounded_size
@@ -85,9 +86,12 @@ class OpenAIBackend:
             raise BackendError(f'most_images: {most_images} arrived, at least 1 is allowed')
         try:
             self._endpoint = Endpoint(base_url, os.environ.get(api_key_variable, ''))
-            self._client = ServerClient(
-                retries=retries, backoff_s=backoff_s, breaker_failures=breaker_failures,
-                breaker_pause_s=breaker_pause_s, clock_s=clock_s)
+            # As the local backends: a scene report and one other question may be under way together.
+            self._lanes = tuple(
+                (threading.Lock(), ServerClient(
+                    retries=retries, backoff_s=backoff_s, breaker_failures=breaker_failures,
+                    breaker_pause_s=breaker_pause_s, clock_s=clock_s))
+                for _ in range(2))
         except ValueError as error:
             raise BackendError(str(error)) from error
         self._model, self._timeout_s, self._request_timeout_s = model, timeout_s, request_timeout_s
@@ -98,12 +102,12 @@ class OpenAIBackend:
         if reserved:
             raise BackendError(f'request_options: {reserved} arrived, any field but these is allowed')
         self._clock_s = clock_s
-        self._lock = threading.Lock()
 
     @property
     def counts(self) -> ServerCounts:
         """What happened with the server so far."""
-        return self._client.counts
+        both = [asdict(client.counts) for _, client in self._lanes]
+        return ServerCounts(**{name: sum(counts[name] for counts in both) for name in both[0]})
 
     @property
     def identity(self) -> ModelIdentity:
@@ -131,44 +135,68 @@ class OpenAIBackend:
 
     def close(self) -> None:
         """Stop waiting for retries; further questions are refused."""
-        self._client.close()
+        for _, client in self._lanes:
+            client.close()
 
-    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
+    def prepare(self, clips: Sequence[Clip], question: Question) -> None:
+        """Check that a request can be made of such clips; the server is not asked.
+
+        :raises BackendError: More clips than ``most_images`` allows.
+        """
+        self._payload(clips, question)
+
+    def answer(
+        self, clips: Sequence[Clip], question: Question, deadline: Deadline | None = None,
+    ) -> Answer:
         """Ask the server, again if that may help, until the time is up.
 
+        :param deadline: Instead of ``timeout_s`` and ``request_timeout_s``.
         :raises BackendError: No answer; :attr:`counts` says what kept it.
         """
         if not clips:
             raise BackendError('clips: none arrived, at least one is needed')
-        with self._lock:
+        lock, client = self._lanes[0 if question.answer == 'scene' else 1]
+        with lock:
             try:
-                self._client.check_ready()
+                client.check_ready()
             except ExchangeError as error:
                 raise BackendError(str(error)) from error
             begin_s = self._clock_s()
             payload = self._payload(clips, question)
             prepared_s = self._clock_s()
-            deadline_s = begin_s + self._timeout_s
+            limit_s, request_s = self._timeout_s, self._request_timeout_s
+            if deadline is not None:
+                limit_s = request_s = deadline.left_s()
+            end_s = begin_s + limit_s
 
             def send() -> _Reply:
-                return self._request(
-                    payload, question, min(deadline_s, self._clock_s() + self._request_timeout_s))
+                return self._request(payload, question, min(end_s, self._clock_s() + request_s), deadline)
 
             try:
-                reply = self._client.answer(lambda: self._client.request(send, deadline_s))
+                reply = client.answer(lambda: client.request(
+                    send, end_s, lambda _: deadline is None or not deadline.over))
             except ExchangeError as error:
                 raise BackendError(f'{self._endpoint.base_url}: {error}') from error
-            end_s = self._clock_s()
+            done_s = self._clock_s()
         return Answer(
             reply.text, reply.prompt_tokens, reply.new_tokens, reply.finish, prepared_s - begin_s,
-            (reply.first_s or end_s) - begin_s, end_s - begin_s)
+            (reply.first_s or done_s) - begin_s, done_s - begin_s)
 
-    def _request(self, payload: dict[str, Any], question: Question, deadline_s: float) -> _Reply:
+    def _request(
+        self, payload: dict[str, Any], question: Question, deadline_s: float, deadline: Deadline | None,
+    ) -> _Reply:
         where = ('POST', '/chat/completions', payload, deadline_s, self._clock_s)
         if not self._stream:
             return _read_reply(self._endpoint.exchange(*where))
         streamed = StreamedAnswer(lambda text: answer_is_complete(question.answer, text), self._clock_s)
-        self._endpoint.read(*where, streamed.feed)
+
+        def feed(piece: bytes) -> bool:
+            if deadline is not None and deadline.over:
+                streamed.finish = 'late'
+                return True
+            return streamed.feed(piece)
+
+        self._endpoint.read(*where, feed)
         streamed.check_whole()
         return _Reply(streamed.text, streamed.finish, streamed.prompt_tokens, streamed.new_tokens,
                       streamed.first_s)

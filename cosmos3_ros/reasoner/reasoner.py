@@ -5,12 +5,19 @@ import time
 
 from ..contracts import Clip, ContractError, SceneReport
 from .backend import Answer, ReasonerBackend
+from .deadline import Deadline
 from .json_scan import printable
 from .questions import PromptBook, Question
 from .scene_answer import LONGEST_FIELD, read_scene
 from .short_answer import Reading, read_short
 
 ImageSizes = Mapping[str, tuple[int, int]]
+
+FREE_PROMPTS = ('free', 'free_think')
+"""Prompts of a free question: without and with reasoning."""
+
+LONG_INSTRUCTION = 'pick up the red cube beside the bowl and put it into the drawer, ' * 4
+"""As long as instructions get; a backend prepares for none and for this."""
 
 LONGEST_RAW = 16384
 """Characters of the verbatim answer that a report carries."""
@@ -88,6 +95,23 @@ class Reasoner:
             latency_s=self._clock_s() - started_s,
         )
 
+    def prepare(self, clips: Sequence[Clip], prompts: Sequence[str] = ()) -> None:
+        """Let the backend get ready for reports and answers about clips of these shapes.
+
+        :param clips: Their pixels and times do not matter, their cameras and shapes do.
+        :param prompts: Further prompts that will be asked.
+        :raises BackendError: The backend cannot answer about such clips.
+        """
+        # An instruction may push the prompt over the edge of a bucket of lengths.
+        questions = [self._scene_question(clips, text) for text in ('', LONG_INSTRUCTION)]
+        cameras = ', '.join(clip.camera for clip in clips)
+        questions += [
+            self.prompts.ask(
+                name, None, instruction='', object='', question=LONG_INSTRUCTION, cameras=cameras)
+            for name in prompts]
+        for question in questions:
+            self.backend.prepare(clips, question)
+
     def ask(self, clips: Sequence[Clip], question: str, *, think: bool = False) -> str:
         """Answer a free question in words.
 
@@ -95,17 +119,19 @@ class Reasoner:
         :raises ContractError: No clips, or two of one camera.
         :raises BackendError: The backend gave no answer at all.
         """
-        reading, _ = self.read('free_think' if think else 'free', clips, question=question)
+        reading, _ = self.read(FREE_PROMPTS[think], clips, question=question)
         if reading.problems:
             return f'{reading.value} [{"; ".join(reading.problems)}]'.strip()
         return str(reading.value)
 
     def read(
-        self, prompt: str, clips: Sequence[Clip], *, image_sizes: ImageSizes | None = None, **values: str,
+        self, prompt: str, clips: Sequence[Clip], *, image_sizes: ImageSizes | None = None,
+        deadline: Deadline | None = None, **values: str,
     ) -> tuple[Reading, Answer]:
         """Ask any prompt of the YAML and read the answer as the prompt says.
 
         :param prompt: Its name.
+        :param deadline: Until when the answer is wanted; what is written then is read.
         :param values: Words to fill in, e.g. ``object='the red cube'``.
         :raises PromptError: Unknown prompt, or a word missing.
         :raises ContractError: No clips, or two of one camera.
@@ -114,7 +140,7 @@ class Reasoner:
         sizes = _sizes(clips, image_sizes)
         values.setdefault('cameras', ', '.join(sizes))
         question = self.prompts.ask(prompt, None, **values)
-        answer = self.backend.answer(clips, question)
+        answer = self.backend.answer(clips, question, deadline)
         if question.answer == 'scene':
             scene = read_scene(answer.text, sizes)
             return Reading(scene, scene.problems), answer

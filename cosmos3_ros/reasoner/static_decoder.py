@@ -5,18 +5,21 @@ of shapes; elsewhere the same functions run one operation after the other.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ..resources import require
-from .device_graph import DeviceGraph
+from .decoder_state import DecoderInput, KeyValues, PromptInput, VisionOutput, keep_newest
+from .device_graph import DeviceGraph, TokenMail
 from .efficient_video_sampling import kept_tokens, retention_mask
 from .language_weights import LanguageWeights
 from .plain_math import PlainMath, Turn
-from .vision_tower import Grid, VisionTables, VisionTower
+from .vision_tower import Grid, VisionTower
 
 CAPACITY_STEP = 256
 """Cache lengths are multiples of this, so that few shapes are ever captured."""
+
+CACHES = 4
+"""Key/value caches that are kept."""
 
 PROMPT_STEP = 64
 """On a CUDA device prompts are filled up to multiples of this."""
@@ -28,59 +31,8 @@ BUCKETS = 8
 """Captured shapes of prompts and of vision inputs that are kept, each."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DecoderInput:
-    """One prompt with its videos, on the host.
-
-    :param ids: int64 (N,); the last one is text.
-    :param positions: int64 (3, N), rotary positions in time, height and width.
-    :param visual: int64 (V,), where the vision tokens stand, in the order of ``grids``.
-    :param pixels: float32 (patches, 3 * 2 * 16 * 16).
-    :param grids: Patches of each clip in time, height and width.
-    """
-
-    ids: Any
-    positions: Any
-    visual: Any
-    pixels: Any
-    grids: tuple[Grid, ...]
-
-
-@dataclass(slots=True, eq=False)
-class _Cache:
-    """Keys and values (layers, kv heads, capacity, head width) and what a decode step reads and writes."""
-
-    keys: Any
-    values: Any
-    token: Any
-    turn: Turn
-    graph: DeviceGraph | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Vision:
-    """A vision bucket: inputs, outputs and the graph between."""
-
-    tables: VisionTables
-    pixels: Any
-    merged: Any = None
-    levels: tuple[Any, ...] = ()
-    graph: DeviceGraph | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Prompt:
-    """A prompt bucket: inputs and the graph; the outputs are a cache's."""
-
-    ids: Any
-    positions: Any
-    visual: Any
-    last: Any
-    graph: DeviceGraph | None = None
-
-
 class StaticDecoder:
-    """Greedy decoding of one sequence at a time.
+    """Greedy decoding. Sequences of different lanes may be written in turns, token by token.
 
     :param weights: From :func:`language_weights.take_weights`.
     :param vision: The tower that sees.
@@ -94,23 +46,30 @@ class StaticDecoder:
         self._torch = require('torch', 'model')
         self._weights, self._tower, self._math, self._rate = weights, vision, math, rate
         self._device, self._dtype = weights.device, weights.dtype
-        self._graphs = self._device.type == 'cuda'
+        self._graphs: bool = self._device.type == 'cuda'
         self._pool = self._torch.cuda.graph_pool_handle() if self._graphs else None
-        self._caches: dict[int, _Cache] = {}
-        self._visions: dict[tuple[Grid, ...], _Vision] = {}
-        self._prompts: dict[tuple[int, int, tuple[Grid, ...]], _Prompt] = {}
+        self._caches: dict[tuple[int, int], KeyValues] = {}
+        self._visions: dict[tuple[Grid, ...], VisionOutput] = {}
+        self._prompts: dict[tuple[int, tuple[int, int], tuple[Grid, ...]], PromptInput] = {}
+
+    @property
+    def records(self) -> bool:
+        """Whether work is recorded per shape, which makes the first of each slow."""
+        return self._graphs
 
     @property
     def weight_bytes(self) -> int:
         """What one decoded token has to read."""
         return self._weights.size_bytes
 
-    def write(self, given: DecoderInput, most: int) -> Iterator[int]:
+    def write(self, given: DecoderInput, most: int, lane: int = 0) -> Iterator[int]:
         """Yield up to ``most`` tokens, each the most probable next one.
 
         Stop iterating to stop computing; on a GPU :data:`AHEAD` tokens are computed in vain.
+
+        :param lane: Sequences that are under way together need different ones: each has its own cache.
         """
-        cache = self.begin(given, most)
+        cache = self.begin(given, most, lane)
         yield int(cache.token)
         if self._graphs:
             yield from self._replay(cache, most)
@@ -126,24 +85,25 @@ class StaticDecoder:
         """Return the tokens that the language model sees, after pruning."""
         return int(given.ids.shape[0]) - self._dropped(given.grids)
 
-    def begin(self, given: DecoderInput, most: int) -> _Cache:
+    def begin(self, given: DecoderInput, most: int, lane: int = 0) -> KeyValues:
         """Compute the prompt and its first token; on a GPU nothing is waited for.
 
         :returns: The cache that holds them, ready for :meth:`step`.
         """
-        cache = self._cache(self._padded(int(given.ids.shape[0])) - self._dropped(given.grids) + most)
+        needed = self._padded(int(given.ids.shape[0])) - self._dropped(given.grids) + most
+        cache = self._cache(needed, lane)
         vision = self.see(given)
         self.read(given, vision, cache, most)
         return cache
 
-    def see(self, given: DecoderInput) -> _Vision:
+    def see(self, given: DecoderInput) -> VisionOutput:
         """Run the vision tower."""
         vision = self._visions.get(given.grids)
         if vision is None:
-            vision = _Vision(
+            vision = VisionOutput(
                 self._tower.tables(given.grids),
                 self._torch.empty(given.pixels.shape, dtype=self._dtype, device=self._device))
-            gone = self._keep(self._visions, given.grids, vision)
+            gone = keep_newest(self._visions, given.grids, vision, BUCKETS)
             if gone is not None:  # recorded prompts read the features where they lay
                 self._prompts = {key: prompt for key, prompt in self._prompts.items() if key[2] != gone}
         vision.pixels.copy_(given.pixels, non_blocking=True)
@@ -157,7 +117,7 @@ class StaticDecoder:
         vision.graph.replay()
         return vision
 
-    def _look(self, vision: _Vision, copy: bool = False) -> None:
+    def _look(self, vision: VisionOutput, copy: bool = False) -> None:
         merged, levels = self._tower.encode(vision.pixels, vision.tables)
         if not copy:
             vision.merged, vision.levels = merged, tuple(levels)
@@ -166,16 +126,16 @@ class StaticDecoder:
         for kept, level in zip(vision.levels, levels, strict=True):
             kept.copy_(level)
 
-    def read(self, given: DecoderInput, vision: _Vision, cache: _Cache, most: int) -> None:
+    def read(self, given: DecoderInput, vision: VisionOutput, cache: KeyValues, most: int) -> None:
         """Fill the cache with the prompt and choose the first token."""
         length = int(given.ids.shape[0])
         padded = self._padded(length)
-        key = (padded, int(cache.keys.shape[2]), given.grids)
+        key = (padded, cache.key, given.grids)
         prompt = self._prompts.get(key)
         if prompt is None:
             prompt = self._make_prompt(padded, len(given.visual))
             if self._graphs:
-                self._keep(self._prompts, key, prompt)
+                keep_newest(self._prompts, key, prompt, BUCKETS)
         for kept, new in ((prompt.ids, given.ids), (prompt.positions, given.positions)):
             kept[..., :length].copy_(new, non_blocking=True)
         prompt.visual.copy_(given.visual, non_blocking=True)
@@ -188,13 +148,13 @@ class StaticDecoder:
                 lambda: self._fill(prompt, vision, cache, int(cache.keys.shape[2])), self._pool)
         prompt.graph.replay()
 
-    def _make_prompt(self, padded: int, visual: int) -> _Prompt:
+    def _make_prompt(self, padded: int, visual: int) -> PromptInput:
         torch = self._torch
         make = {'dtype': torch.long, 'device': self._device}
-        return _Prompt(torch.zeros(padded, **make), torch.zeros(3, padded, **make),
+        return PromptInput(torch.zeros(padded, **make), torch.zeros(3, padded, **make),
                        torch.zeros(visual, **make), torch.zeros(1, **make))
 
-    def _fill(self, prompt: _Prompt, vision: _Vision, cache: _Cache, follow: int) -> None:
+    def _fill(self, prompt: PromptInput, vision: VisionOutput, cache: KeyValues, follow: int) -> None:
         """From token ids and vision features to a cache that holds the prompt, and the first token."""
         torch, math, weights = self._torch, self._math, self._weights
         x, levels, positions, last = self._enter(prompt, vision)
@@ -226,7 +186,7 @@ class StaticDecoder:
         cache.turn.step.zero_()
         cache.turn.start.copy_(last + 1)
 
-    def _enter(self, prompt: _Prompt, vision: _Vision) -> tuple[Any, list[Any], Any, Any]:
+    def _enter(self, prompt: PromptInput, vision: VisionOutput) -> tuple[Any, list[Any], Any, Any]:
         """Return hidden states, deepstack features for every token, positions and the last text's index."""
         torch = self._torch
         x = torch.nn.functional.embedding(prompt.ids, self._weights.embedding)
@@ -245,7 +205,7 @@ class StaticDecoder:
         return (x.index_select(0, order), [level.index_select(0, order) for level in levels],
                 prompt.positions.index_select(1, order), prompt.last - dropped)
 
-    def step(self, cache: _Cache) -> None:
+    def step(self, cache: KeyValues) -> None:
         """Append one token to the cache and choose the next."""
         x = self._torch.nn.functional.embedding(cache.token, self._weights.embedding)
         for index, layer in enumerate(self._weights.layers):
@@ -253,7 +213,7 @@ class StaticDecoder:
         cache.token.copy_(self._math.choose(x))
         cache.turn.step.add_(1)
 
-    def record_step(self, cache: _Cache) -> DeviceGraph:
+    def record_step(self, cache: KeyValues) -> DeviceGraph:
         """Return the graph of :meth:`step`; recording it leaves the cache as it was."""
         if cache.graph is None:
             kept, steps = cache.token.clone(), cache.turn.step.clone()
@@ -263,46 +223,35 @@ class StaticDecoder:
             cache.turn.step.copy_(steps)
         return cache.graph
 
-    def _replay(self, cache: _Cache, most: int) -> Iterator[int]:
-        torch, graph = self._torch, self.record_step(cache)
-        seen = torch.empty(most, dtype=torch.long, pin_memory=True)
-        ready: list[Any] = []
+    def _replay(self, cache: KeyValues, most: int) -> Iterator[int]:
+        graph, mail = self.record_step(cache), TokenMail(most)
         for step in range(most - 1 + AHEAD):
             if step < most - 1:
                 graph.replay()
-                seen[step:step + 1].copy_(cache.token, non_blocking=True)
-                ready.append(torch.cuda.Event())
-                ready[-1].record()
+                mail.send(step, cache.token)
             if step >= AHEAD:
-                ready[step - AHEAD].synchronize()
-                yield int(seen[step - AHEAD])
+                yield mail.receive(step - AHEAD)
 
-    def _cache(self, needed: int) -> _Cache:
-        capacity = -(-needed // CAPACITY_STEP) * CAPACITY_STEP
-        cache = self._caches.get(capacity)
+    def _cache(self, needed: int, lane: int = 0) -> KeyValues:
+        key = (lane, -(-needed // CAPACITY_STEP) * CAPACITY_STEP)
+        cache = self._caches.get(key)
         if cache is None:
-            torch, shape = self._torch, self._weights
-            size = (len(shape.layers), shape.kv_heads, capacity, shape.head_dim)
-            make = {'device': self._device, 'dtype': self._dtype}
-            whole = {'device': self._device, 'dtype': torch.long}
-            turn = Turn(
-                torch.zeros(1, **whole), torch.zeros(1, **whole), torch.zeros(size[2:], **make),
-                torch.zeros(size[2:], **make), torch.arange(capacity, device=self._device))
-            cache = _Cache(
-                torch.zeros(size, **make), torch.zeros(size, **make), torch.zeros(1, **whole), turn)
-            gone = self._keep(self._caches, capacity, cache, 4)
+            cache = self._make_cache(key)
+            gone = keep_newest(self._caches, key, cache, CACHES)
             if gone is not None:
-                self._prompts = {key: prompt for key, prompt in self._prompts.items() if key[1] != gone}
+                self._prompts = {name: prompt for name, prompt in self._prompts.items() if name[1] != gone}
         return cache
 
-    def _keep(self, kept: dict[Any, Any], key: Any, value: Any, most: int = BUCKETS) -> Any:
-        """Put ``value`` in; return the key that had to go for it."""
-        gone = None
-        if len(kept) >= most:
-            gone = next(iter(kept))
-            kept.pop(gone)
-        kept[key] = value
-        return gone
+    def _make_cache(self, key: tuple[int, int]) -> KeyValues:
+        torch, shape = self._torch, self._weights
+        size = (len(shape.layers), shape.kv_heads, key[1], shape.head_dim)
+        make = {'device': self._device, 'dtype': self._dtype}
+        whole = {'device': self._device, 'dtype': torch.long}
+        turn = Turn(
+            torch.zeros(1, **whole), torch.zeros(1, **whole), torch.zeros(size[2:], **make),
+            torch.zeros(size[2:], **make), torch.arange(key[1], device=self._device))
+        return KeyValues(
+            key, torch.zeros(size, **make), torch.zeros(size, **make), torch.zeros(1, **whole), turn)
 
     def _padded(self, length: int) -> int:
         return -(-length // PROMPT_STEP) * PROMPT_STEP if self._graphs else length

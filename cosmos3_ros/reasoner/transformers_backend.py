@@ -1,9 +1,11 @@
-"""The reference backend: ``transformers.Cosmos3OmniForConditionalGeneration.generate``, greedy."""
+"""The reference backend: ``generate`` of transformers' Cosmos 3 classes, greedy."""
 
 from typing import Any
 
 from ..resources import require
-from .local_backend import AnswerWatch, LocalBackend
+from .answer_watch import AnswerWatch
+from .local_backend import LocalBackend
+from .model_loading import EDGE, OMNI
 from .questions import Question
 from .video_prompt import VideoPrompt
 from .vision_encoding import encode_prompt
@@ -13,13 +15,23 @@ class TransformersBackend(LocalBackend):
     """Runs a checkpoint with transformers; parameters as :class:`LocalBackend`."""
 
     engine = 'transformers'
+    model_types = (OMNI, EDGE)
 
-    def _write(self, prompt: VideoPrompt, question: Question, watch: AnswerWatch) -> int:
+    def _write(
+        self, prompt: VideoPrompt, question: Question, watch: AnswerWatch,
+        lane: int,  # noqa: ARG002 (generate makes a cache for every answer)
+    ) -> int:
         torch = require('torch', 'model')
-        inputs = self._inputs(prompt)
+        inputs, inner = self._inputs(prompt), self._model.model
 
         def stop(input_ids: Any, _scores: Any, **_options: Any) -> Any:
-            return torch.full((1,), watch.see(int(input_ids[0, -1])), device=input_ids.device)
+            last = watch.see(int(input_ids[0, -1]))
+            if not last:
+                # The one thing that transformers keeps in the model and not in the answer's own cache.
+                kept = inner.rope_deltas
+                self._give_way()
+                inner.rope_deltas = kept
+            return torch.full((1,), last, device=input_ids.device)
 
         self._model.generate(
             **inputs, max_new_tokens=question.max_new_tokens, do_sample=False, stopping_criteria=[stop],

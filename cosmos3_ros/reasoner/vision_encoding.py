@@ -50,7 +50,8 @@ def encode_prompt(model: Any, prompt: VideoPrompt, rate: float) -> EncodedPrompt
         stays = ~visual[0]
         stays[visual[0]] = torch.cat(masks)
         vision.pooler_output = tuple(e[m] for e, m in zip(vision.pooler_output, masks, strict=True))
-        vision.deepstack_features = [
-            tuple(f[m] for f, m in zip(level, masks, strict=True)) for level in vision.deepstack_features]
+        if getattr(vision, 'deepstack_features', None) is not None:  # Cosmos3-Edge has none
+            vision.deepstack_features = [
+                tuple(f[m] for f, m in zip(level, masks, strict=True)) for level in vision.deepstack_features]
         ids, positions, visual = ids[:, stays], positions[:, :, stays], visual[:, stays]
     return EncodedPrompt(ids, positions, visual, vision)

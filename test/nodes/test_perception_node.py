@@ -15,7 +15,7 @@ from std_msgs.msg import String
 from cosmos3_ros.contracts import Clip, ModelIdentity, TaskState
 from cosmos3_ros.nodes.messages import to_ns
 from cosmos3_ros.nodes.perception import PerceptionNode
-from cosmos3_ros.reasoner import Answer, BackendError, Question
+from cosmos3_ros.reasoner import Answer, BackendError, Deadline, Question
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 QUICK = {'period_s': 0.1, 'fps': 10.0, 'frames': 2, 'max_age_s': 2.0}
@@ -32,6 +32,7 @@ class StubBackend:
         self.gate.set()
         self.clips: list[Sequence[Clip]] = []
         self.prompts: list[str] = []
+        self.prepared: list[tuple[tuple[tuple[int, ...], ...], Question]] = []
         self.error: Exception | None = None
         self.text = ANSWER
         self.warm = self.closed = False
@@ -39,7 +40,12 @@ class StubBackend:
     def warm_up(self) -> None:
         self.warm = True
 
-    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
+    def prepare(self, clips: Sequence[Clip], question: Question) -> None:
+        self.prepared.append((tuple(clip.frames.shape for clip in clips), question))
+
+    def answer(
+        self, clips: Sequence[Clip], question: Question, deadline: Deadline | None = None,
+    ) -> Answer:
         self.clips.append(clips)
         self.prompts.append(question.text)
         assert self.gate.wait(20.0)

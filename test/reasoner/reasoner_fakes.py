@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from cosmos3_ros.contracts import Clip, ModelIdentity
-from cosmos3_ros.reasoner import Answer, Question
+from cosmos3_ros.reasoner import Answer, Deadline, Question
 
 
 class ScriptedBackend:
@@ -16,6 +16,8 @@ class ScriptedBackend:
         self._texts = itertools.cycle(texts)
         self._finish = finish
         self.asked: list[tuple[tuple[str, ...], Question]] = []
+        self.prepared: list[tuple[tuple[tuple[int, ...], ...], Question]] = []
+        self.deadlines: list[Deadline | None] = []
 
     @property
     def identity(self) -> ModelIdentity:
@@ -24,7 +26,13 @@ class ScriptedBackend:
     def warm_up(self) -> None:
         pass
 
-    def answer(self, clips: Sequence[Clip], question: Question) -> Answer:
+    def prepare(self, clips: Sequence[Clip], question: Question) -> None:
+        self.prepared.append((tuple(clip.frames.shape for clip in clips), question))
+
+    def answer(
+        self, clips: Sequence[Clip], question: Question, deadline: Deadline | None = None,
+    ) -> Answer:
+        self.deadlines.append(deadline)
         self.asked.append((tuple(clip.camera for clip in clips), question))
         text = next(self._texts)
         return Answer(text, 10, len(text), self._finish, 0.0, 0.0, 0.0)

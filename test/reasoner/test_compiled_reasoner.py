@@ -174,10 +174,3 @@ def test_it_is_a_backend_like_any_other(compiled, micro_checkpoint):
         other.answer([make_clip()], question)
     with pytest.raises(BackendError, match="'device'"):
         create_backend('compiled', checkpont=micro_checkpoint)
-
-
-def test_preparing_a_shape_changes_no_answer(compiled):
-    clips, question = random_case(4)
-    before = compiled.answer(clips, question).text
-    compiled.prepare(4, 64, 96, cameras=2)
-    assert compiled.answer(clips, question).text == before
