@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 import json
+from multiprocessing import get_context
 from pathlib import Path
 import shutil
 import time
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.limit_file import CheckedLimits, read_limits
 from ..evaluation.run_summary import RunSummary, summarise_run
+from ..evaluation.video import write_video
 from ..resources import require
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
@@ -44,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--seed', type=int, default=1,
                         help='seed of the first episode (default: %(default)s)')
     parser.add_argument('--timeout', type=positive(float), metavar='S',
-                        help='longest episode; 20 with the oracle, 10 with cosmos3')
+                        help='longest episode; 30 with the oracle, 10 with cosmos3')
     parser.add_argument('--injected-latency', type=float, default=0.0, metavar='S',
                         help='delay every chunk by this much, as a slower policy would')
     parser.add_argument('--output', type=Path, default=Path('demo'), metavar='DIR',
@@ -69,10 +72,16 @@ def run(args: argparse.Namespace, output: Output) -> int:
     checkpoint = args.checkpoint if args.checkpoint is not None else default_checkpoint(output)
     began_s = time.monotonic()
     results, counts = _run_graph(args, output, directory, checkpoint)
-    summary = summarise_run(directory / BAG, limits, breaks(results))
-    values = _result(args, results, counts, summary, directory)
-    if not args.no_media:
-        _write_media(directory, results, limits, summary, output)
+    # Filming takes as long as all the rest, in another process.
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        film = None if args.no_media else pool.submit(
+            write_video, directory / BAG, directory / VIDEO, window_ns=_window(results[0]))
+        summary = summarise_run(directory / BAG, limits, breaks(results))
+        values = _result(args, results, counts, summary, directory)
+        if film is not None:
+            _draw(directory, results[0], limits, summary)
+            film.result()
+            output.say(f'{directory / VIDEO}, {directory / FIGURE} and {directory / BAG} written')
     values['elapsed_s'] = time.monotonic() - began_s
     (directory / SUMMARY).write_text(json.dumps(
         {**values, 'limits': summary.limits.to_dict(), 'results': [_episode(r) for r in results]},
@@ -207,16 +216,15 @@ def _episode(result: EpisodeResult) -> dict[str, Any]:
         'chunks': result.chunks, 'scene_reports': result.scene_reports, 'stops': list(result.stops)}
 
 
-def _write_media(
-    directory: Path, results: list[EpisodeResult], limits: CheckedLimits, summary: RunSummary, output: Output,
-) -> None:
-    """Draw and film the first episode of the run."""
+def _window(episode: EpisodeResult) -> tuple[int, int]:
+    """Return when an episode began, after its reset, and ended."""
+    return episode.reset_ns[1], episode.end_ns
+
+
+def _draw(directory: Path, first: EpisodeResult, limits: CheckedLimits, summary: RunSummary) -> None:
+    """Draw the motion of the first episode of the run."""
     from ..evaluation.figures import write_motion_figure
-    from ..evaluation.video import write_video
-    first = results[0]
-    window = (first.reset_ns[1], first.end_ns)
     if summary.commands is not None:
         title = f'{first.task}: "{first.instruction}", profile {limits.profile}'
-        write_motion_figure(summary.commands.log, limits, directory / FIGURE, title=title, window_ns=window)
-    write_video(directory / BAG, directory / VIDEO, window_ns=window)
-    output.say(f'{directory / VIDEO}, {directory / FIGURE} and {directory / BAG} written')
+        write_motion_figure(
+            summary.commands.log, limits, directory / FIGURE, title=title, window_ns=_window(first))

@@ -71,18 +71,30 @@ def open_bag(path: Path) -> Iterator[Bag]:
 
     :raises BagError: Not a readable bag.
     """
-    highlevel = require('rosbags.highlevel', 'record')
-    typesys = require('rosbags.typesys', 'record')
     try:
-        reader = highlevel.AnyReader(
-            [path], default_typestore=typesys.get_typestore(typesys.Stores.ROS2_KILTED))
-        reader.open()
+        reader = _open_reader(path)
     except Exception as error:
         raise BagError(f'{path} is no readable bag: {error}') from error
     try:
         yield Bag(reader)
     finally:
         reader.close()
+
+
+def _open_reader(path: Path) -> Any:
+    highlevel = require('rosbags.highlevel', 'record')
+    reader = highlevel.AnyReader([path])
+    try:
+        reader.open()
+    except highlevel.AnyReaderError as error:
+        if 'no type definitions' not in str(error):
+            raise
+        # An older bag without definitions. Reading all that a distribution defines takes a second or two.
+        typesys = require('rosbags.typesys', 'record')
+        reader = highlevel.AnyReader(
+            [path], default_typestore=typesys.get_typestore(typesys.Stores.ROS2_KILTED))
+        reader.open()
+    return reader
 
 
 def read_commands(bag: Bag, joint_names: tuple[str, ...], topic: str = '/joint_command') -> Commands:
