@@ -122,6 +122,11 @@ class Dataset:
         """Number of all frames, those that are no samples included."""
         return len(self.tables.state)
 
+    @property
+    def demonstration_ends(self) -> NDArray[np.int64]:
+        """Shape (frames,): for each row the row after the demonstration that it belongs to."""
+        return self._end
+
     def place(self, index: int) -> tuple[int, int]:
         """Return episode (position in ``tables.episodes``) and frame of a sample.
 
