@@ -84,15 +84,20 @@ def chunk_from_message(message: msg.ActionChunk, *, offset_ns: int = 0) -> Actio
         trace_id=message.trace_id, latency_s=message.latency_s)
 
 
+def objects_to_messages(objects: Sequence[SceneObject]) -> list[msg.SceneObject]:
+    """Return objects as cosmos3_ros/SceneObject."""
+    return [
+        msg.SceneObject(label=item.label, camera=item.camera, box_px=np.array(item.box_px, np.float64),
+                        box_normalized=np.array(item.box_normalized, np.float64))
+        for item in objects]
+
+
 def scene_to_message(report: SceneReport) -> msg.SceneReport:
     """Return a report as cosmos3_ros/SceneReport."""
     message = msg.SceneReport(
         clip_start=to_time(report.clip_start_ns), clip_frames=report.clip_frames,
         cameras=list(report.cameras), instruction=report.instruction, caption=report.caption,
-        objects=[
-            msg.SceneObject(label=item.label, camera=item.camera, box_px=np.array(item.box_px, np.float64),
-                            box_normalized=np.array(item.box_normalized, np.float64))
-            for item in report.objects],
+        objects=objects_to_messages(report.objects),
         next_action=report.next_action, task_state=int(report.task_state), hazards=list(report.hazards),
         plausibility=int(report.plausibility), parsed=report.parsed, reason=report.reason,
         raw_text=report.raw_text, checkpoint=report.identity.checkpoint, engine=report.identity.engine,

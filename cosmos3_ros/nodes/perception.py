@@ -1,6 +1,7 @@
 """Node ``perception``: camera images in, scene reports out. Shell around ``cosmos3_ros.reasoner``."""
 
 from dataclasses import asdict, dataclass
+import json
 import sys
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from cosmos3_ros.contracts import Clip
+from cosmos3_ros.generator.composed_view import DROID_VIEW, View, compose_view
 import cosmos3_ros.msg as msg
 from cosmos3_ros.reasoner import (
     ClipBuffer,
@@ -19,16 +21,21 @@ from cosmos3_ros.reasoner import (
     create_backend,
 )
 from cosmos3_ros.reasoner.annotation import annotate
+from cosmos3_ros.reasoner.composed_clip import compose_clips
 from cosmos3_ros.reasoner.openai_backend import OpenAIBackend
+from cosmos3_ros.reasoner.reasoner import FREE_PROMPTS, ImageSizes
 from cosmos3_ros.robots import load_robot
+import cosmos3_ros.srv as srv
 
-from .base import LifecycleBase, guarded, guarded_when_active
-from .cameras import CAMERA_PARAMETERS, CameraStreams, Frame
+from .base import LifecycleBase, SetupError, guarded, guarded_service, guarded_when_active
+from .cameras import CameraStreams, Frame
 from .diagnostics import Level, Report, Window
 from .images import rgb_message
 from .messages import scene_to_message
-from .parameters import Parameter, ParameterTable, ParameterValues
-from .qos import default_profile, qos_parameters, qos_profile
+from .parameters import ParameterValues
+from .perception_parameters import PERCEPTION_TABLE
+from .qos import default_profile, qos_profile
+from .question_service import QuestionService
 from .run import run_node
 from .worker import Worker
 
@@ -47,56 +54,22 @@ class PerceptionNode(LifecycleBase):
     """Cuts a clip every period, asks the reasoner about it and publishes the report on ``scene``."""
 
     NAME = 'perception'
-    TABLE = ParameterTable(
-        Parameter('robot', str, 'panda', 'Robot whose camera slots are used.', read_only=True),
-        *CAMERA_PARAMETERS,
-        Parameter('backend', str, 'transformers', 'What runs the reasoner.', read_only=True),
-        Parameter('checkpoint', str, '', 'Checkpoint directory.', read_only=True),
-        Parameter('device', str, 'cpu', 'Torch device, e.g. cpu or cuda:0.', read_only=True),
-        Parameter('weights', str, 'dtype', 'Backend compiled: in the usual precision, or in eight bits.',
-                  choices=('dtype', 'fp8'), read_only=True),
-        Parameter('video_pruning_rate', float, 0.0,
-                  'Share of vision tokens that Efficient Video Sampling drops; a server has its own setting.',
-                  range=(0.0, 0.95), read_only=True),
-        Parameter('base_url', str, '', 'Backend openai: its server, e.g. http://localhost:8000/v1.',
-                  read_only=True),
-        Parameter('model', str, '', 'Backend openai: model name; empty takes the first of the server.',
-                  read_only=True),
-        Parameter('api_key_variable', str, 'OPENAI_API_KEY',
-                  'Backend openai: environment variable that holds the key.', read_only=True),
-        Parameter('stream', bool, True,
-                  'Backend openai: take answers in pieces, up to the last bracket.', read_only=True),
-        Parameter('prompts', str, '', 'YAML file of prompts; empty takes the shipped one.', read_only=True),
-        Parameter('instruction', str, '',
-                  'Task that task_state refers to, until one arrives on the topic instruction.'),
-        Parameter('period_s', float, 2.0, 'Time between two clips.', unit='s', range=(0.05, 3600.0)),
-        Parameter('deadline_s', float, 5.0, 'A report that took longer is called late.', unit='s',
-                  range=(0.01, 600.0)),
-        Parameter('fps', float, 4.0, 'Frames per second of a clip.', unit='Hz', range=(0.1, 60.0),
-                  read_only=True),
-        Parameter('frames', int, 8, 'Frames of a clip and camera, an even number.', range=(2, 256),
-                  read_only=True),
-        Parameter('max_age_s', float, 1.0, 'A camera whose newest frame is older has no clip.', unit='s',
-                  range=(0.01, 60.0), read_only=True),
-        Parameter('max_frame_pixels', int, 640 * 384, 'Larger frames are scaled down.', unit='pixels',
-                  range=(1024, 2**24), read_only=True),
-        Parameter('max_new_tokens', int, 0,
-                  'Most tokens of an answer; 0 takes what the prompt says.', range=(0, 8192), read_only=True),
-        *qos_parameters('images', 'scene', 'annotated'),
-        check=lambda values: (
-            f'frames: {values["frames"]} arrived, an even number is allowed'
-            if values['frames'] % 2 else None),
-    )
+    THREADS = 5
+    """As in the base, one that a question occupies, one to refuse a second question."""
+    TABLE = PERCEPTION_TABLE
 
     def setup(self) -> None:
         """Load the model and wire the topics."""
         values = self.values
-        robot = load_robot(values['robot'])
+        self._robot = robot = load_robot(values['robot'])
         slots = {slot.name: slot.topic for slot in robot.cameras}
         cameras = tuple(values['cameras']) or tuple(slots)
         self._backend: ReasonerBackend | None = None
         self._worker: Worker[_Request] | None = None
+        self._questions: QuestionService | None = None
         self._backend = self.create_backend()
+        view = getattr(self._backend, 'view', None)
+        self._view = DROID_VIEW if view is None else View.of(*view)
         self._reasoner = Reasoner(
             self._backend, PromptBook.load(values['prompts'] or None),
             scene_max_new_tokens=values['max_new_tokens'] or None)
@@ -106,7 +79,6 @@ class PerceptionNode(LifecycleBase):
             max_frame_pixels=values['max_frame_pixels'],
             max_clip_pixels=values['max_frame_pixels'] * values['frames'])
         self._latency_s = Window()
-        self._late = 0
         self._instruction = values['instruction']
         self._refused = ''
         self._scene = self.create_publisher(msg.SceneReport, 'scene', qos_profile(values, 'scene'))
@@ -118,6 +90,9 @@ class PerceptionNode(LifecycleBase):
             self, {name: slots.get(name, f'{name}/image_raw') for name in cameras},
             transport=values['image_transport'], profile=qos_profile(values, 'images'),
             on_image=self._on_image)
+        self._questions = QuestionService(
+            self._reasoner, self._clips_for_question, self._image_sizes, self.counters)
+        self.create_service(srv.Ask, '~/ask', self._on_ask, callback_group=self.service_group)
         if not self._backend.identity.trained:
             self.get_logger().warning(
                 f'{self._backend.identity.checkpoint} is untrained: what its reports say means nothing')
@@ -129,20 +104,49 @@ class PerceptionNode(LifecycleBase):
         if values['backend'] == 'openai':
             options = {name: values[name] for name in ('base_url', 'model', 'api_key_variable', 'stream')}
             # A report that would be late anyway is not waited for.
-            options |= {'timeout_s': values['deadline_s'], 'request_timeout_s': values['deadline_s'] / 2}
+            options |= {'timeout_s': values['deadline_s'], 'request_timeout_s': values['deadline_s'] / 2,
+                        'request_options': self._request_options()}
         else:
             options = {name: values[name] for name in ('checkpoint', 'device', 'video_pruning_rate')}
+            options['max_clip_pixels'] = values['max_frame_pixels'] * values['frames']
             if values['backend'] == 'compiled':
                 options['weights'] = values['weights']
+            elif values['backend'] == 'tensorrt':
+                options |= {'engines': values['engines'], 'precision': values['engine_precision']}
         return create_backend(values['backend'], **options)
 
+    def _request_options(self) -> dict[str, Any]:
+        text = self.values['request_options']
+        try:
+            options = json.loads(text or '{}')
+        except ValueError as error:
+            raise SetupError(f'request_options: {text!r} is not JSON ({error})') from error
+        if not isinstance(options, dict):
+            raise SetupError(f'request_options: {text!r} arrived, a JSON object is allowed')
+        return options
+
     def warm_up(self) -> None:
-        """Run the model once."""
+        """Run the model once, and prepare it for the clips of these cameras.
+
+        A camera's images have the size in which they already arrive, otherwise what the robot's file says.
+        """
         assert self._backend is not None
         self._backend.warm_up()
+        known = {slot.name: (slot.height, slot.width) for slot in self._robot.cameras}
+        known |= self._buffer.source_sizes()
+        unknown = [camera for camera in self._buffer.cameras if camera not in known]
+        if unknown:
+            self.get_logger().warning(
+                f'the image size of {", ".join(unknown)} is not known yet: the first clip may be slow')
+            return
+        values = self.values
+        self._reasoner.prepare(self._arrange(tuple(
+            self._buffer.grey_clip(camera, known[camera], values['fps'], values['frames'])
+            for camera in self._buffer.cameras)), FREE_PROMPTS[:1])
 
     def start(self) -> None:
         """Begin to cut clips."""
+        self._activated_ns = self.now_ns()
         self._worker = Worker('reasoner', self._work, self._on_failure)
         self._timer = self.create_timer(
             self.values['period_s'], self._on_period, callback_group=self.data_group)
@@ -153,6 +157,9 @@ class PerceptionNode(LifecycleBase):
         if worker is not None:
             worker.close()
             self._worker = None
+        questions = getattr(self, '_questions', None)
+        if questions is not None:
+            questions.abandon('perception was deactivated')
 
     def teardown(self) -> None:
         """Release the model."""
@@ -175,21 +182,58 @@ class PerceptionNode(LifecycleBase):
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data
 
+    def _take(self, cameras: tuple[str, ...] | None = None) -> tuple[Clip, ...] | ClipRefused:
+        return self._buffer.take(self.values['fps'], self.values['frames'], self.now_ns(), cameras)
+
+    def _arrange(self, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+        if self.values['clip_layout'] == 'separate':
+            return clips
+        return (compose_clips(clips, lambda images: compose_view(images, self._view)),)
+
+    def _image_sizes(self) -> ImageSizes:
+        return self._buffer.source_sizes()
+
+    def _clips_for_question(self, camera: str) -> tuple[Clip, ...] | ClipRefused:
+        if camera:
+            return self._take((camera,))
+        clips = self._take()
+        return clips if isinstance(clips, ClipRefused) else self._arrange(clips)
+
+    @guarded_service
+    def _on_ask(self, request: Any, response: Any) -> Any:
+        if not self.active or self._questions is None:
+            response.message = f'perception is {self.state_label}; activate it first'
+            return response
+        return self._questions.serve(request, response, self._instruction, self.values['ask_timeout_s'])
+
     @guarded_when_active
     def _on_period(self) -> None:
-        clips = self._buffer.take(self.values['fps'], self.values['frames'], self.now_ns())
+        clips = self._take()
         self._refused = clips.reason if isinstance(clips, ClipRefused) else ''
         if isinstance(clips, ClipRefused):
             self.counters.add('clips_refused')
             self.logs.warn('clip', f'no clip: {clips.reason}')
             return
+        if self._is_filling(clips):
+            self.counters.add('clips_filling')
+            return
         self.counters.add('clips')
         if self._worker is not None:
-            self._worker.offer(_Request(clips, self._instruction, time.monotonic()))
+            self._worker.offer(_Request(self._arrange(clips), self._instruction, time.monotonic()))
+
+    def _is_filling(self, clips: tuple[Clip, ...]) -> bool:
+        """Tell whether clips are short only because activation is so recent.
+
+        A backend is prepared for whole clips; whoever asks about the first frames waits for it instead.
+        """
+        values = self.values
+        span_ns = int(values['frames'] / values['fps'] * 1e9)
+        short = any(len(clip.frames) < values['frames'] for clip in clips)
+        return short and 0 <= self.now_ns() - self._activated_ns < span_ns
 
     def _work(self, request: _Request) -> None:
         report = self._reasoner.report(
-            request.clips, request.instruction, image_sizes=self._buffer.source_sizes())
+            request.clips, request.instruction, image_sizes=self._image_sizes())
         if not self.active:
             return
         self._scene.publish(scene_to_message(report))
@@ -219,6 +263,8 @@ class PerceptionNode(LifecycleBase):
                    **self._latency_s.summary('latency_s'))
         if isinstance(self._backend, OpenAIBackend):
             report.put(**{f'server_{name}': value for name, value in asdict(self._backend.counts).items()})
+        if self._questions is not None:
+            self._questions.diagnose(report)
         counts = self._buffer.counts
         report.put(frames_kept=counts.frames_kept, frames_thinned=counts.frames_thinned,
                    frames_late=counts.frames_late, clock_resets=counts.clock_resets)

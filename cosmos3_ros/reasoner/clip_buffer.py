@@ -148,12 +148,12 @@ class ClipBuffer:
                 ring.frames.clear()
                 self.counts.size_changes += 1
             ring.source_size = (height, width)
-            size = bounded_size(1, height, width, max_pixels=2 * self._max_frame_pixels) \
-                if height * width > self._max_frame_pixels else (height, width)
-            ring.frames.append((stamp_ns, scale_frame(frame, size)))
+            ring.frames.append((stamp_ns, scale_frame(frame, self._kept_size(height, width))))
             self.counts.frames_kept += 1
 
-    def take(self, fps: float, frames: int, now_ns: int) -> tuple[Clip, ...] | ClipRefused:
+    def take(
+        self, fps: float, frames: int, now_ns: int, cameras: Sequence[str] | None = None,
+    ) -> tuple[Clip, ...] | ClipRefused:
         """Cut the newest clip of every camera.
 
         Ends at the camera's newest frame and steps back 1 / ``fps``; at each step the nearest frame
@@ -163,8 +163,13 @@ class ClipBuffer:
         :param fps: Frames per second, at most the buffer's ``rate_hz``.
         :param frames: Frames wanted, even and at least 2.
         :param now_ns: The node's clock.
-        :raises ContractError: ``fps`` or ``frames`` that this buffer can never serve.
+        :param cameras: Only these; None is all.
+        :raises ContractError: ``fps`` or ``frames`` that this buffer can never serve, or an unknown camera.
         """
+        unknown = sorted(set(cameras or ()) - set(self._rings))
+        if unknown:
+            raise ContractError(
+                f'camera: {", ".join(unknown)} arrived, one of {list(self._rings)} is allowed')
         if frames < 2 or frames % 2:
             raise ContractError(f'frames: {frames} arrived, an even number of at least 2 is allowed')
         if not 0 < fps <= self._rate_hz:
@@ -179,7 +184,8 @@ class ClipBuffer:
             if newest > now_ns + self._jump_ns:
                 self._clear(clock=True)
             chosen: dict[str, list[tuple[int, Frame]]] = {}
-            for camera, ring in self._rings.items():
+            for camera in self._rings if cameras is None else cameras:
+                ring = self._rings[camera]
                 picked = self._pick(camera, ring, fps, frames, now_ns)
                 if isinstance(picked, ClipRefused):
                     self.counts.clips_refused += 1
@@ -212,12 +218,26 @@ class ClipBuffer:
 
     def _build(self, camera: str, picked: list[tuple[int, Frame]]) -> Clip:
         height, width = picked[0][1].shape[:2]
-        size = (height, width)
-        if len(picked) * height * width > self._max_clip_pixels:
-            size = bounded_size(len(picked), height, width, max_pixels=self._max_clip_pixels)
+        size = self._clip_size(len(picked), height, width)
         stacked = np.stack([scale_frame(frame, size, copy=False) for _, frame in picked])
         stacked.setflags(write=False)
         return Clip(camera, stacked, np.array([stamp for stamp, _ in picked], dtype=np.int64))
+
+    def _kept_size(self, height: int, width: int) -> tuple[int, int]:
+        if height * width <= self._max_frame_pixels:
+            return height, width
+        return bounded_size(1, height, width, max_pixels=2 * self._max_frame_pixels)
+
+    def _clip_size(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        if frames * height * width <= self._max_clip_pixels:
+            return height, width
+        return bounded_size(frames, height, width, max_pixels=self._max_clip_pixels)
+
+    def grey_clip(self, camera: str, size: tuple[int, int], fps: float, frames: int) -> Clip:
+        """Return a clip of the shape that images of ``size`` (height, width) will give: to prepare for it."""
+        size = self._clip_size(frames, *self._kept_size(*size))
+        stamps = np.round(np.arange(frames) * (1e9 / fps)).astype(np.int64)
+        return Clip(camera, np.full((frames, *size, 3), 128, np.uint8), stamps)
 
     def _clear(self, *, clock: bool) -> None:
         for ring in self._rings.values():

@@ -82,6 +82,8 @@ class LocalBackend(ABC):
             torch.set_num_threads(threads)
         self._settings = VideoSettings.load(opened.directory, max_clip_pixels)
         self._directory = opened.directory
+        self.view = opened.view
+        """Height and width of the picture that a policy of this checkpoint sees."""
         self._clock_s = clock_s
         self._turns = Turns()
         # One scene report and one other question at a time: what is under way together is known.

@@ -35,6 +35,12 @@ class StubBackend:
         self.prepared: list[tuple[tuple[tuple[int, ...], ...], Question]] = []
         self.error: Exception | None = None
         self.text = ANSWER
+        self.free_gate = threading.Event()
+        self.free_gate.set()
+        self.free_error: Exception | None = None
+        self.free_text = ''
+        self.questions: list[Question] = []
+        self.deadlines: list[Deadline | None] = []
         self.warm = self.closed = False
 
     def warm_up(self) -> None:
@@ -48,10 +54,20 @@ class StubBackend:
     ) -> Answer:
         self.clips.append(clips)
         self.prompts.append(question.text)
+        if question.answer != 'scene':
+            return self.answer_free(question, deadline)
         assert self.gate.wait(20.0)
         if self.error is not None:
             raise self.error
         return Answer(self.text, 1, 1, 'stop', 0.0, 0.0, 0.0)
+
+    def answer_free(self, question: Question, deadline: Deadline | None) -> Answer:
+        self.questions.append(question)
+        self.deadlines.append(deadline)
+        assert self.free_gate.wait(40.0)
+        if self.free_error is not None:
+            raise self.free_error
+        return Answer(self.free_text, 1, 1, 'stop', 0.0, 0.0, 0.0)
 
     def close(self) -> None:
         self.closed = True
