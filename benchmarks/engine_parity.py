@@ -19,6 +19,7 @@ from cosmos3_ros.engine.decoding import LanguageChain
 from cosmos3_ros.engine.denoising import GenerationChain
 from cosmos3_ros.engine.dimensions import NANO, Shapes
 from cosmos3_ros.engine.modules import make_module
+from cosmos3_ros.engine.precision import find_precision
 from cosmos3_ros.engine.quantization import observed, quantise
 from cosmos3_ros.engine.runners import TorchRunner
 from cosmos3_ros.engine.segments import Tower, cut_tower
@@ -138,7 +139,7 @@ def fp8_drift(
     branch = generation.branch(*language.context(texts[0]), LATENT)
     before = branch.velocity(vision, action, 937, want_video=True)
     for module, seen in zip(modules, amax, strict=True):
-        quantise(module, seen)
+        quantise(module, find_precision('fp8'), seen)
         module.to(DEVICE)
     after = branch.velocity(vision, action, 937, want_video=True)
     return {f'fp8_{name}_velocity_cosine': cosine(a, b)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-import hashlib
 import logging
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -13,8 +12,9 @@ from .compiler import BuildOptions, Compiler
 from .dimensions import Dimensions, Shapes
 from .errors import EngineError, EngineRefusedError
 from .manifest import MANIFEST, EngineKey, Manifest, rebuild_command
-from .precision import find_precision
-from .prompts import PROMPTS, answer_prompts, compare_answers, draw_prompts, fits_in_memory
+from .precision import PLANS, find_precision
+from .prompts import PROMPTS, compare_answers, fits_in_memory, store_prompts
+from .scales import Scales
 from .segment_build import SegmentJob, SegmentResult, build_segment, finished_segment
 from .segments import DEFAULT_SEGMENT_BYTES, Segment, Tower, cut_tower
 
@@ -30,6 +30,7 @@ class BuildRequest:
     :param label: Its name and hash, for people.
     :param source: What the user named it by, for the command to rebuild.
     :param out: Directory that holds all sets of plans.
+    :param scales: A calibration, for precisions that have one.
     :param prompts: Stored prompts of the gate; 0 leaves the token check out.
     """
 
@@ -46,7 +47,7 @@ class BuildRequest:
     flavour: str = 'rtx'
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     seed: int = 0
-    calibration: Path | None = None
+    scales: Scales | None = None
     with_vectors: bool = True
     check_onnx: bool = True
     keep_onnx: bool = False
@@ -55,8 +56,12 @@ class BuildRequest:
 
     def __post_init__(self) -> None:
         """Check what does not need the checkpoint."""
-        if find_precision(self.precision).compute != 'bfloat16':
-            raise EngineError(f'precision: {self.precision!r} arrived, bf16 or fp8 is allowed for plans')
+        if find_precision(self.precision).name not in PLANS:
+            raise EngineError(
+                f'precision: {self.precision!r} arrived, one of {", ".join(PLANS)} is allowed for plans')
+        find_precision(self.precision).check_targets(self.options.targets)
+        if self.scales is not None:
+            self.scales.require_checkpoint(self.checkpoint_hash)
         if not self.towers:
             raise EngineError('tower: none arrived, at least one of vision, language, generation is needed')
         if self.prompts < 0:
@@ -96,46 +101,6 @@ class BuildResult:
         return sum(plan.size_bytes for _, manifest in self.engines for plan in manifest.plans)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a build is going to take; see :func:`estimate`."""
-
-    segments: tuple[Segment, ...]
-    seconds: float
-    peak_rss_bytes: int
-    disk_bytes: int
-
-
-def estimate(request: BuildRequest) -> Estimate:
-    """Say what a build will take, without building.
-
-    Rates are processor time and memory that the exact Nano shape took on two cores
-    (``benchmarks/engine.md``), per byte of bfloat16 weights.
-    """
-    segments = tuple(s for tower in request.towers for s in _cut(request, tower))
-    weights, largest = sum(s.weight_bytes for s in segments), max(s.weight_bytes for s in segments)
-    seconds = len(segments) * _SECONDS_PER_SEGMENT + weights * _SECONDS_PER_BYTE
-    if request.with_vectors:
-        # Every weight is multiplied once per token, in float32 and again in the precision.
-        seconds += sum(s.weight_bytes * _tokens(s, request.shapes) * _SECONDS_PER_PRODUCT for s in segments)
-    plans = weights // 2 if request.precision == 'fp8' else weights
-    return Estimate(segments, seconds, int(_LIBRARIES_BYTES + largest * _COPIES), int(plans + 2 * largest))
-
-
-def _tokens(segment: Segment, shapes: Shapes) -> int:
-    """Return the tokens of a segment's stored vectors."""
-    if segment.tower == 'vision':
-        return shapes.max_frames * shapes.frame_grid[0] * shapes.frame_grid[1]
-    return shapes.generated_tokens if segment.tower == 'generation' else 25
-
-
-_SECONDS_PER_SEGMENT = 12.0
-_SECONDS_PER_BYTE = 24e-9
-_SECONDS_PER_PRODUCT = 8e-11
-_LIBRARIES_BYTES = 1_200_000_000
-_COPIES = 3.9
-
-
 def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _progress: None) -> BuildResult:
     """Build every tower of ``request``; segments that an earlier run finished are kept.
 
@@ -145,7 +110,7 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _pr
     compiler = Compiler(request.flavour)
     compiler.check(request.options)
     jobs = [_job(request, compiler.version, tower, i)
-            for tower in request.towers for i in range(len(_cut(request, tower)))]
+            for tower in request.towers for i in range(len(cut_request(request, tower)))]
     results: dict[str, list[SegmentResult]] = {tower: [] for tower in request.towers}
     peak = 0
     for i, job in enumerate(jobs):
@@ -179,17 +144,11 @@ def engine_key(request: BuildRequest, version: str, tower: Tower) -> EngineKey:
     return EngineKey(
         request.checkpoint_hash, tower, request.shapes, request.precision, request.flavour, version,
         request.options.targets, request.options.weight_streaming, request.options.refittable,
-        '' if request.calibration is None else _file_hash(request.calibration))
+        '' if request.scales is None else request.scales.digest)
 
 
-def _file_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise EngineError(f'calibration: {path} cannot be read: {error}') from error
-
-
-def _cut(request: BuildRequest, tower: Tower) -> tuple[Segment, ...]:
+def cut_request(request: BuildRequest, tower: Tower) -> tuple[Segment, ...]:
+    """Return the segments of one tower of a request."""
     return cut_tower(tower, request.dimensions, request.shapes, request.segment_bytes)
 
 
@@ -198,7 +157,8 @@ def _job(request: BuildRequest, version: str, tower: Tower, index: int) -> Segme
     return SegmentJob(
         request.checkpoint, request.seed, request.dimensions, tower, index, request.shapes,
         request.segment_bytes, find_precision(request.precision), request.flavour, request.options,
-        request.out / key.directory, rebuild_command(request.source, key), request.calibration,
+        request.out / key.directory, rebuild_command(request.source, key),
+        {} if request.scales is None else request.scales.amax.get(tower, {}),
         request.with_vectors, request.check_onnx, request.keep_onnx)
 
 
@@ -220,8 +180,7 @@ def _finish(request: BuildRequest, version: str, job: SegmentJob, results: list[
     identical, notes = None, []
     if job.tower == 'language' and request.prompts and request.with_vectors:
         if fits_in_memory(segments):
-            prompts = draw_prompts(request.prompts, request.dimensions, request.shapes, request.seed)
-            answers = answer_prompts(job, segments, prompts)
+            prompts, answers = store_prompts(job, segments, request.prompts)
             if request.check_onnx:
                 identical = compare_answers(job, segments, prompts)
                 if not identical:

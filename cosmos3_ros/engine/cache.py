@@ -22,11 +22,13 @@ class Machine:
     """Where plans are going to run.
 
     :param target: Architecture of the GPU, e.g. ``sm89``; None if there is no GPU.
+    :param interprets: The exported graphs run, not the plans: TensorRT and GPU do not matter.
     """
 
     flavour: str
     version: str
     target: str | None
+    interprets: bool = False
 
 
 def find_engine(
@@ -66,6 +68,8 @@ def check_manifest(manifest: Manifest, checkpoint_hash: str, machine: Machine) -
         raise EngineRefusedError(
             f'engine: built from the checkpoint {manifest.checkpoint_label}, but the weights here are '
             f'{checkpoint_hash}; build again: {again}')
+    if machine.interprets:
+        return
     if key.flavour != machine.flavour:
         raise EngineRefusedError(
             f'engine: built by TensorRT flavour {key.flavour}, {machine.flavour} is in use here; '

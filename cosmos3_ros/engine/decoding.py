@@ -80,8 +80,11 @@ class LanguageChain:
 
     def greedy(self, tokens: Sequence[int], new_tokens: int, end: Sequence[int] = ()) -> list[int]:
         """Return the answer to a prompt of text, its tokens one by one the most likely."""
-        embedded, positions = self._read(tokens)
-        return self.go_on(self.prefill(embedded, positions), len(tokens), new_tokens, end)
+        return self.go_on(self.read(tokens), len(tokens), new_tokens, end)
+
+    def read(self, tokens: Sequence[int]) -> Any:
+        """Read a prompt of text and return the logits after it."""
+        return self.prefill(*self._embed(tokens))
 
     def go_on(self, logits: Any, position: float, new_tokens: int, end: Sequence[int] = ()) -> list[int]:
         """Return the greedy answer after a prefill.
@@ -101,13 +104,13 @@ class LanguageChain:
 
         Both (layers, key/value heads, tokens, head width), positions applied.
         """
-        self.prefill(*self._read(tokens))
+        self.read(tokens)
         keys, values = (
             torch.cat([cache[name][:, :, :self._filled] for cache in self._caches])
             for name in ('cache_keys', 'cache_values'))
         return keys, values
 
-    def _read(self, tokens: Sequence[int]) -> tuple[Any, Any]:
+    def _embed(self, tokens: Sequence[int]) -> tuple[Any, Any]:
         ids = torch.tensor(list(tokens), device=self._device)
         positions = torch.arange(len(ids), dtype=torch.float32, device=self._device)
         return self._embedding[ids], positions.expand(3, -1)

@@ -1,9 +1,11 @@
 """Sizes of the towers as a checkpoint's configs state them, and the shapes that plans are built for."""
 
 from dataclasses import asdict, dataclass, fields, replace
-import json
 from pathlib import Path
 from typing import Any
+
+from cosmos3_ros.model.checkpoint import CheckpointError
+from cosmos3_ros.model.json_file import read_json_object
 
 from .errors import EngineError
 
@@ -48,8 +50,11 @@ class Dimensions:
         :raises EngineError: A file is missing, or the layers are not of Nano's kind.
         """
         root = Path(directory)
-        generator = _load(root / 'transformer' / 'config.json')
-        vision = _load(root / 'config.json').get('vision_config', {})
+        try:
+            generator = read_json_object(root / 'transformer' / 'config.json')
+            vision = read_json_object(root / 'config.json').get('vision_config', {})
+        except CheckpointError as error:
+            raise EngineError(str(error)) from error
         if generator.get('hidden_act', 'silu') != 'silu':
             raise EngineError(
                 f'checkpoint {root}: layers with hidden_act {generator["hidden_act"]} arrived, silu (Nano, '
@@ -171,16 +176,6 @@ class Shapes:
             return cls(**values)
         except TypeError as error:
             raise EngineError(f'shapes: {sorted(content)} arrived: {error}') from error
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise EngineError(f'checkpoint: {path} cannot be read: {error}') from error
-    if not isinstance(content, dict):
-        raise EngineError(f'checkpoint: {path} holds a {type(content).__name__}, an object is needed')
-    return content
 
 
 def _triple(values: Any) -> tuple[int, int, int]:

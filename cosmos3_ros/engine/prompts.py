@@ -1,13 +1,19 @@
-"""Stored prompts of the gate: token ids in, torch's greedy tokens out."""
+"""Stored prompts of the gate: token ids in, torch's greedy tokens out.
 
+Only decisive prompts are stored: where two words are nearly as likely, rounding decides, and a GPU adds
+numbers in another order than a CPU does.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 from cosmos3_ros.resources import require
 
 from .decoding import LanguageChain
 from .dimensions import Dimensions, Shapes
-from .modules import make_module, to_compute
-from .quantization import quantise
+from .errors import EngineError
+from .modules import make_module
+from .quantization import convert
 from .runners import OnnxRunner, TorchRunner
 from .segment_build import SegmentJob, reference, vectors_path
 from .segments import Segment
@@ -17,7 +23,11 @@ torch = require('torch', 'model')
 
 PROMPTS = 64
 NEW_TOKENS = 8
+MARGIN = 0.03
+"""Least distance of the likeliest word from the next, in magnitudes of the largest logit: twice what
+bfloat16 took away from one of Nano's layers (benchmarks/engine.md), for each of the two."""
 _LONGEST = 16
+_DRAWS = 16
 _MEMORY_BYTES = 2_000_000_000
 
 Tokens = tuple[tuple[int, ...], ...]
@@ -28,29 +38,55 @@ def fits_in_memory(segments: tuple[Segment, ...]) -> bool:
     return 2 * sum(segment.weight_bytes for segment in segments) <= _MEMORY_BYTES
 
 
-def draw_prompts(count: int, dimensions: Dimensions, shapes: Shapes, seed: int) -> Tokens:
-    """Return random prompts of 4 to 16 tokens."""
+def draw_prompts(dimensions: Dimensions, shapes: Shapes, seed: int) -> Iterator[tuple[int, ...]]:
+    """Yield random prompts of 4 to 16 tokens, without end."""
     stream = torch.Generator().manual_seed(seed + 1)
     longest = min(_LONGEST, shapes.max_prompt, shapes.cache - NEW_TOKENS)
-    lengths = torch.randint(min(4, longest), longest + 1, (count,), generator=stream).tolist()
-    return tuple(
-        tuple(torch.randint(0, dimensions.vocabulary, (length,), generator=stream).tolist())
-        for length in lengths)
+    while True:
+        length = int(torch.randint(min(4, longest), longest + 1, (), generator=stream))
+        yield tuple(torch.randint(0, dimensions.vocabulary, (length,), generator=stream).tolist())
 
 
-def answer_prompts(job: SegmentJob, segments: tuple[Segment, ...], prompts: Tokens) -> Tokens:
-    """Return torch's answers in the precision of ``job``: what a GPU must repeat."""
+def store_prompts(job: SegmentJob, segments: tuple[Segment, ...], count: int) -> tuple[Tokens, Tokens]:
+    """Return decisive prompts, and torch's answers in the precision of ``job``: what a GPU must repeat.
+
+    :raises EngineError: Hardly any prompt is decisive: the model says everything alike.
+    """
     runners = []
     for segment in segments:
         module = make_module(segment, job.dimensions, job.shapes, job.weights())
-        amax: dict[str, float] = {}
-        if job.precision.fp8:
+        amax = dict(job.scales)
+        if job.precision.calibrated:
             reference(module, segment, load_vectors(vectors_path(job.directory, segment))[0], amax)
-        module = to_compute(module, job.precision.compute)
-        if job.precision.fp8:
-            quantise(module, amax)
+        convert(module, job.precision, amax)
         runners.append(TorchRunner(module, segment))
-    return _answer(job, segments, runners, prompts, job.precision.compute)
+    chain = _chain(job, segments, runners, job.precision.compute)
+    prompts, answers = [], []
+    drawn = draw_prompts(job.dimensions, job.shapes, job.seed)
+    for _ in range(_DRAWS * count):
+        prompt = next(drawn)
+        answer = decisive_answer(chain, prompt)
+        if answer is not None:
+            prompts.append(prompt)
+            answers.append(answer)
+        if len(prompts) == count:
+            return tuple(prompts), tuple(answers)
+    raise EngineError(
+        f'prompts: {len(prompts)} of {_DRAWS * count} random prompts have an answer that does not hang on '
+        f'rounding, {count} are wanted; choose a smaller --prompts')
+
+
+def decisive_answer(chain: LanguageChain, prompt: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the greedy answer, or None once a word is chosen by less than :data:`MARGIN`."""
+    logits, answer = chain.read(prompt), []
+    while True:
+        (first, second), (best, _) = torch.topk(logits, 2)
+        if first - second < MARGIN * logits.abs().max():
+            return None
+        answer.append(int(best))
+        if len(answer) == NEW_TOKENS:
+            return tuple(answer)
+        logits = chain.decode(answer[-1], len(prompt) + len(answer) - 1)
 
 
 def compare_answers(job: SegmentJob, segments: tuple[Segment, ...], prompts: Tokens) -> bool:
@@ -65,7 +101,13 @@ def compare_answers(job: SegmentJob, segments: tuple[Segment, ...], prompts: Tok
 def _answer(
     job: SegmentJob, segments: tuple[Segment, ...], runners: list[Any], prompts: Tokens, dtype: str,
 ) -> Tokens:
+    chain = _chain(job, segments, runners, dtype)
+    return tuple(tuple(chain.greedy(prompt, NEW_TOKENS)) for prompt in prompts)
+
+
+def _chain(
+    job: SegmentJob, segments: tuple[Segment, ...], runners: list[Any], dtype: str,
+) -> LanguageChain:
     d = job.dimensions
     table = job.weights().tensor('embed_tokens.weight', (d.vocabulary, d.hidden)).float()
-    chain = LanguageChain(segments, runners, d, job.shapes, table, dtype)
-    return tuple(tuple(chain.greedy(prompt, NEW_TOKENS)) for prompt in prompts)
+    return LanguageChain(segments, runners, d, job.shapes, table, dtype)

@@ -1,30 +1,34 @@
-"""FP8 matrices: static scales per input, per output channel of the weight, exported as Q/DQ.
+"""Quantised matrices: FP8 with static scales, or NVFP4 weights, exported as Q/DQ.
 
 Only the layers' projections and feed-forwards are quantised. Embedding heads, logits, action heads,
 norms, rotary positions and the whole vision tower keep their precision (the exclusions that the
 published FP8 checkpoints and NVIDIA's configs share).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from cosmos3_ros.resources import require
 
+from .errors import EngineError
 from .graphs.fp8_linear import Fp8Linear
+from .graphs.nvfp4_linear import Nvfp4Linear
+from .modules import to_compute
+from .precision import Precision
 
 nn = require('torch.nn', 'model')
 
 
 def quantised_names(module: Any) -> list[str]:
-    """Return the names of the matrices that FP8 takes: bias-free linears inside numbered layers."""
+    """Return the names of the matrices that are quantised: bias-free linears inside numbered layers."""
     return [
         name for name, part in module.named_modules()
         if isinstance(part, nn.Linear) and name.startswith('layers.') and part.bias is None]
 
 
 def excluded_names(module: Any) -> list[str]:
-    """Return the names of the parameters with two axes or more that FP8 leaves alone."""
+    """Return the names of the parameters with two axes or more that stay in the compute type."""
     taken = {f'{name}.weight' for name in quantised_names(module)}
     return [name for name, p in module.named_parameters() if p.ndim > 1 and name not in taken]
 
@@ -49,13 +53,38 @@ def observed(module: Any, amax: dict[str, float]) -> Iterator[None]:
             handle.remove()
 
 
-def quantise(module: Any, amax: dict[str, float]) -> None:
-    """Replace the layers' matrices by FP8 ones, in place.
+def convert(module: Any, precision: Precision, amax: Mapping[str, float]) -> tuple[str, ...]:
+    """Bring a float32 or compute-type module to a precision, in place.
 
-    :param amax: From :func:`observed`.
-    :raises KeyError: A matrix was not calibrated.
+    :param amax: From :func:`observed` or a calibration; FP8 alone reads it.
+    :return: The matrices that stay in the compute type, if others do not.
+    :raises EngineError: A matrix was not calibrated, or does not fit the precision.
     """
-    for name in quantised_names(module):
+    to_compute(module, precision.compute)
+    if precision.matrices == 'plain':
+        return ()
+    excluded = tuple(excluded_names(module))
+    quantise(module, precision, amax)
+    return excluded
+
+
+def quantise(
+    module: Any, precision: Precision, amax: Mapping[str, float], names: Iterable[str] | None = None,
+) -> None:
+    """Replace matrices by quantised ones, in place.
+
+    :param names: Which; None are those of :func:`quantised_names`.
+    :raises EngineError: A matrix was not calibrated, or does not fit the precision.
+    """
+    for name in quantised_names(module) if names is None else names:
         owner, _, attribute = name.rpartition('.')
         parent = module.get_submodule(owner)
-        setattr(parent, attribute, Fp8Linear(getattr(parent, attribute), amax[name]))
+        linear = getattr(parent, attribute)
+        if precision.matrices == 'nvfp4':
+            setattr(parent, attribute, Nvfp4Linear(linear))
+            continue
+        if name not in amax:
+            raise EngineError(
+                f'precision: {precision.name} needs the largest input of {name}, and it was not calibrated; '
+                'give --calibration, or leave --no-vectors out')
+        setattr(parent, attribute, Fp8Linear(linear, amax[name]))

@@ -13,7 +13,7 @@ from typing import Any
 
 from cosmos3_ros.resources import require
 
-from .cache import Machine, check_manifest, read_plan
+from .cache import Machine
 from .compiler import Compiler, current_target
 from .dimensions import Dimensions
 from .errors import EngineError, EngineRefusedError
@@ -153,27 +153,6 @@ class PlanRunner:
         return self._buffers[key]
 
 
-def load_engine(
-    directory: Path, manifest: Manifest, dimensions: Dimensions, checkpoint_hash: str, compiler: Compiler, *,
-    device: str = 'cuda', streaming_budget_bytes: int | None = None,
-) -> tuple[tuple[Segment, ...], tuple[PlanRunner, ...]]:
-    """Check everything that can be checked, then deserialise a tower's plans.
-
-    :raises EngineRefusedError: The plans are not for these weights, this TensorRT or this GPU, or were
-        changed.
-    """
-    check_manifest(manifest, checkpoint_hash, find_machine(compiler))
-    segments = manifest_segments(manifest, dimensions)
-    runners = []
-    for segment, entry in zip(segments, manifest.plans, strict=True):
-        cache = directory / f'{segment.name}.{RUNTIME_CACHE}'
-        runners.append(PlanRunner(
-            compiler, read_plan(directory, entry, manifest), segment, device=device,
-            runtime_cache=cache.read_bytes() if cache.is_file() else b'',
-            streaming_budget_bytes=streaming_budget_bytes, rebuild=manifest.rebuild_command))
-    return segments, tuple(runners)
-
-
 def manifest_segments(manifest: Manifest, dimensions: Dimensions) -> tuple[Segment, ...]:
     """Return the segments that a manifest's plans are.
 
@@ -201,4 +180,3 @@ def pass_gate(
         found += measure(segment, runner, inputs, outputs, precision.compute)
     require_fidelity(found, precision, manifest.rebuild_command)
     return found
-

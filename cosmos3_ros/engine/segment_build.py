@@ -1,7 +1,7 @@
 """Export and build one segment: what runs in a process of its own, so that its memory comes back."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 import hashlib
 import json
 from pathlib import Path
@@ -13,13 +13,12 @@ from cosmos3_ros.resources import require
 
 from .compiler import BuildOptions, Compiler
 from .dimensions import Dimensions, Shapes
-from .errors import EngineError
 from .export import Exported, export_segment
 from .fidelity import Fidelity, measure, require_fidelity
 from .manifest import PlanEntry
-from .modules import make_module, to_compute
+from .modules import make_module
 from .precision import PRECISIONS, Precision
-from .quantization import excluded_names, observed, quantise
+from .quantization import convert, observed
 from .runners import OnnxRunner, TorchRunner
 from .segments import Segment, Tower, cut_tower
 from .vectors import (
@@ -48,8 +47,8 @@ class SegmentJob:
     :param checkpoint: Directory; None takes random weights from ``seed`` for ``dimensions``.
     :param dimensions: Sizes, read from the checkpoint.
     :param directory: Where plan, vectors and result go.
-    :param calibration: File of further inputs for the first segment, as :func:`vectors.save_vectors`
-        writes them; they join the stored vectors and set FP8's scales.
+    :param scales: Matrix to the largest magnitude of its input in a calibration; the stored vectors may
+        raise it.
     :param with_vectors: Run the segment in torch and store what it says. Without it there is no gate.
     :param check_onnx: Export in float32 too and hold ONNX Runtime to torch, if the segment is below
         :data:`LARGEST_CHECK_BYTES`: three float32 copies are in memory then.
@@ -68,7 +67,7 @@ class SegmentJob:
     options: BuildOptions
     directory: Path
     rebuild: str
-    calibration: Path | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
     with_vectors: bool = True
     check_onnx: bool = True
     keep_onnx: bool = False
@@ -127,7 +126,7 @@ def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResu
     segment = segments[job.index]
     clock = _Stages(say)
     found: list[dict[str, Any]] = []
-    amax: dict[str, float] = {}
+    amax = dict(job.scales)
     if job.with_vectors:
         clock.begin('weights')
         module = make_module(segment, job.dimensions, job.shapes, job.weights())
@@ -137,19 +136,14 @@ def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResu
         clock.begin('check')
         if job.check_onnx and segment.weight_bytes <= LARGEST_CHECK_BYTES:
             found += _check_onnx(job, segment, module, amax, inputs, outputs)
-        module = to_compute(module, job.precision.compute)
-        excluded = tuple(excluded_names(module)) if job.precision.fp8 else ()
-        if job.precision.fp8:
-            quantise(module, amax)
+        excluded = convert(module, job.precision, amax)
         drift = measure(segment, TorchRunner(module, segment), inputs, outputs, job.precision.compute)
         found += _record(f'torch/{job.precision.name}', drift)
         require_fidelity(drift, job.precision, job.rebuild)
     else:
         clock.begin('weights')
         module = make_module(segment, job.dimensions, job.shapes, job.weights(), job.precision.compute)
-        excluded = tuple(excluded_names(module)) if job.precision.fp8 else ()
-        if job.precision.fp8:
-            raise EngineError(f'precision: {job.precision.name} needs vectors to calibrate its scales')
+        excluded = convert(module, job.precision, amax)
     clock.begin('export')
     exported = export_segment(
         module, segment, job.directory / f'{segment.name}.onnx', job.precision.compute)
@@ -195,8 +189,6 @@ def _inputs(job: SegmentJob, segments: tuple[Segment, ...]) -> Cases:
     carried = job.directory / f'{job.tower}.inputs.safetensors'
     if job.index == 0:
         cases = seeded_inputs(job.tower, job.dimensions, job.shapes, job.weights(), job.seed)
-        if job.calibration is not None:
-            cases |= load_vectors(job.calibration)[0]
         save_vectors(carried, cases, {})
         return first_inputs(segments[0], cases)
     before = segments[job.index - 1]
@@ -209,11 +201,11 @@ def _check_onnx(
 ) -> list[dict[str, Any]]:
     """Hold ONNX Runtime to torch on float32 exports of the same module."""
     found = []
-    precisions = [PRECISIONS['fp32'], *([PRECISIONS['fp8_fp32']] if job.precision.fp8 else [])]
-    for precision in precisions:
-        if precision.fp8:
+    for name in dict.fromkeys(('fp32', job.precision.exported)):
+        precision = PRECISIONS[name]
+        if precision.matrices != 'plain':
             module = make_module(segment, job.dimensions, job.shapes, job.weights())
-            quantise(module, amax)
+            convert(module, precision, amax)
         path = job.directory / f'{segment.name}.{precision.name}.onnx'
         exported = export_segment(module, segment, path, 'float32')
         seen = measure(segment, OnnxRunner(path, segment), inputs, outputs, 'float32')

@@ -10,10 +10,10 @@ from cosmos3_ros.resources import require
 from .decoding import LanguageChain
 from .denoising import GenerationChain
 from .dimensions import Dimensions, Shapes
-from .modules import make_module, to_compute
+from .modules import make_module
 from .precision import Precision
 from .prompt_positions import prompt_positions
-from .quantization import observed, quantise
+from .quantization import convert, excluded_names, observed
 from .runners import TorchRunner
 from .segments import TOWERS, cut_tower
 from .weights import CheckpointWeights
@@ -28,14 +28,17 @@ class TorchTowers:
 
     :param directory: Checkpoint.
     :param device: Where they run.
+    :param dtype: torch's name of their type until :meth:`convert`.
     """
 
-    def __init__(self, directory: Path, shapes: Shapes, device: str = 'cpu') -> None:
+    def __init__(
+        self, directory: Path, shapes: Shapes, device: str = 'cpu', dtype: str = 'float32',
+    ) -> None:
         self.dimensions, self.shapes = Dimensions.read(directory), shapes
-        self._source, self._device, self._dtype = CheckpointWeights(directory), device, 'float32'
+        self._source, self._device, self._dtype = CheckpointWeights(directory), device, dtype
         self._segments = {t: cut_tower(t, self.dimensions, shapes, 2**62)[0] for t in TOWERS}
         self._modules = {
-            t: make_module(s, self.dimensions, shapes, self._source).to(device)
+            t: make_module(s, self.dimensions, shapes, self._source, dtype).to(device)
             for t, s in self._segments.items()}
         d = self.dimensions
         self._table = self._source.tensor(
@@ -43,17 +46,19 @@ class TorchTowers:
         self._arrange()
 
     def convert(self, precision: Precision, amax: Amax) -> None:
-        """Go from float32 to ``precision``.
+        """Go to ``precision``.
 
         :param amax: From :meth:`calibrating`; used for FP8 only.
         """
         for tower, module in self._modules.items():
-            to_compute(module, precision.compute)
-            if precision.fp8:
-                quantise(module, amax[tower])
-                module.to(self._device)
+            convert(module, precision, amax.get(tower, {}))
+            module.to(self._device)
         self._dtype = precision.compute
         self._arrange()
+
+    def excluded(self) -> dict[str, tuple[str, ...]]:
+        """Return the matrices that no precision quantises, per tower."""
+        return {tower: tuple(excluded_names(module)) for tower, module in self._modules.items()}
 
     @contextmanager
     def calibrating(self, amax: Amax) -> Iterator[None]:
@@ -89,3 +94,11 @@ class TorchTowers:
         self.generation = GenerationChain(
             [self._segments['generation']], [self._runners['generation']], self.dimensions, self.shapes,
             self._source, self._dtype)
+
+
+def resident_bytes(directory: Path, shapes: Shapes, dtype: str) -> int:
+    """Return the memory that :class:`TorchTowers` will take for weights."""
+    dimensions = Dimensions.read(directory)
+    weights = sum(cut_tower(tower, dimensions, shapes, 2**62)[0].weight_bytes for tower in TOWERS)
+    table = dimensions.vocabulary * dimensions.hidden * 4
+    return weights * (2 if dtype == 'float32' else 1) + table

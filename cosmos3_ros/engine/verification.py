@@ -1,168 +1,194 @@
-"""Verify and time plans on the GPU of this machine: what a user runs and reports back.
+"""Hold plans to torch on this machine and time them: what a user runs and pastes into an issue.
 
-Not executed by us; see :mod:`runtime`.
+With the executor ``tensorrt`` not executed by us; see :mod:`runtime`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-import statistics
 from typing import Any
 
-from cosmos3_ros.model.checkpoint import Checkpoint
-from cosmos3_ros.resources import require
+from .cache import read_plan
+from .errors import EngineError, EngineRefusedError
+from .executors import Executor, PlanExecutor, time_pass
+from .loaded_tower import LoadedTower, check_answers, load_tower
+from .manifest import MANIFEST, Manifest
+from .runtime import RUNTIME_CACHE, pass_gate
+from .segments import usual_passes
+from .sources import EngineSource
 
-from .cache import find_engine
-from .compiler import Compiler
-from .decoding import LanguageChain
-from .dimensions import Dimensions
-from .errors import EngineError
-from .fidelity import require_tokens
-from .manifest import Manifest
-from .precision import find_precision
-from .prompts import NEW_TOKENS
-from .runtime import RUNTIME_CACHE, find_machine, load_engine, pass_gate
-from .segments import Segment, usual_passes
-from .weights import CheckpointWeights
+STEPS = ('manifest', 'plan files', 'machine', 'loading', 'stored vectors', 'stored prompts', 'timing')
 
-torch = require('torch', 'model')
 
-WARM_UP = 5
+@dataclass(frozen=True, slots=True)
+class PassTime:
+    """A pass over all segments of a tower.
+
+    :param sizes: Of what varies.
+    """
+
+    name: str
+    sizes: dict[str, int]
+    median_ms: float
+    p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A tower that passed the gate on this GPU.
+    """How far one set of plans came.
 
-    :param cosine_min: Smallest cosine over segments, cases and outputs.
+    :param reached: The last of :data:`STEPS` that was passed; empty if the first one failed.
+    :param refusal: Why it went no further; empty if everything passed.
+    :param outputs: Outputs compared with stored vectors; ``cosine_min`` and ``deviation_max`` over them.
     :param tokens_identical: Whether every stored prompt was answered with torch's tokens; None if the
-        manifest stores no prompts.
+        manifest stores none, or it was not reached.
     """
 
+    directory: str
     tower: str
-    gpu: str
-    target: str
-    outputs: int
-    cosine_min: float
-    deviation_max: float
-    tokens_identical: bool | None
+    precision: str
+    runs_on: str
+    tensorrt: str
+    plan_bytes: int
+    reached: str
+    refusal: str = ''
+    outputs: int = 0
+    cosine_min: float | None = None
+    deviation_max: float | None = None
+    tokens_identical: bool | None = None
+    passes: tuple[PassTime, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Whether a node may use the plans here."""
+        return not self.refusal
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {
-            'gpu': self.gpu, 'target': self.target, 'outputs': self.outputs, 'cosine_min': self.cosine_min,
-            'deviation_max': self.deviation_max, 'tokens_identical': self.tokens_identical}
+        return {**asdict(self), 'passed': self.passed}
 
 
-def verify_tower(
-    root: Path, tower: str, precision: str, checkpoint: Checkpoint, flavour: str = 'rtx',
+def find_sets(root: Path, towers: Sequence[str] = (), precisions: Sequence[str] = ()) -> tuple[Path, ...]:
+    """Return the directories of plans below ``root``, or ``root`` itself if it is one.
+
+    :param towers: Only these; empty is all. ``precisions`` alike.
+    :raises EngineRefusedError: None.
+    """
+    candidates = [root] if (root / MANIFEST).is_file() else sorted(root.glob(f'*/{MANIFEST}'))
+    found = tuple(
+        path if path.is_dir() else path.parent for path in candidates
+        if _wanted((path if path.is_dir() else path.parent).name, towers, precisions))
+    if not found:
+        asked = ', '.join([*towers, *precisions]) or 'any tower'
+        raise EngineRefusedError(
+            f'engine: {root} holds no finished plans of {asked}; build them with '
+            f'"cosmos3 engine build --out {root}"')
+    return found
+
+
+def _wanted(name: str, towers: Sequence[str], precisions: Sequence[str]) -> bool:
+    tower, precision, *_ = [*name.split('-'), '', '']
+    return (not towers or tower in towers) and (not precisions or precision in precisions)
+
+
+def verify_set(
+    directory: Path, make_executor: Callable[[str], Executor], checkpoint: str | None = None,
+    repetitions: int = 50, on_step: Callable[[str], None] = lambda _step: None,
 ) -> Verification:
-    """Run every stored vector and prompt through a tower's plans, and note in the manifest that it passed.
+    """Check one set of plans step by step; what refuses it ends up in the result.
 
-    :param root: What ``--out`` was.
-    :raises EngineRefusedError: The plans are not for this machine, or drifted.
+    :param make_executor: Makes what runs a flavour's plans.
+    :param checkpoint: Where the weights are; None is what the plans were built from.
+    :param repetitions: Timed passes.
+    :param on_step: Told the step that begins.
     """
-    directory, manifest, segments, runners = _load(root, tower, precision, checkpoint, flavour)
-    found = pass_gate(directory, manifest, segments, runners)
-    identical = None
-    if manifest.prompts:
-        answers = _answers(manifest, segments, runners, checkpoint)
-        require_tokens([list(a) for a in manifest.answers], answers, manifest.rebuild_command)
-        identical = True
-    for segment, runner in zip(segments, runners, strict=True):
-        # The next start need not compile kernels for this GPU again.
-        (directory / f'{segment.name}.{RUNTIME_CACHE}').write_bytes(runner.kernels())
-    replace(manifest, executed=True).write(directory)
-    major, minor = torch.cuda.get_device_capability()
-    return Verification(
-        tower, torch.cuda.get_device_name(), f'sm{major}{minor}', len(found), min(f.cosine for f in found),
-        max(f.deviation for f in found), identical)
+    found = _Progress(directory)
+    try:
+        for step in _steps(found, make_executor, checkpoint, repetitions):
+            on_step(step)
+            found.begin(step)
+        found.begin('')
+    except EngineError as error:
+        return replace(found.result, refusal=str(error))
+    return found.result
 
 
-def measure_tower(
-    root: Path, tower: str, precision: str, checkpoint: Checkpoint, flavour: str = 'rtx',
-    repetitions: int = 50,
-) -> list[dict[str, Any]]:
-    """Verify a tower, then time the passes that a node makes over all its segments.
+class _Progress:
+    """Collects a :class:`Verification`."""
 
-    Times are between CUDA events on the stream that does the work.
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.result = Verification(directory.name, '?', '?', '?', '?', 0, '')
+        self._under_way = ''
 
-    :raises EngineRefusedError: As :func:`verify_tower`.
-    """
-    verified = verify_tower(root, tower, precision, checkpoint, flavour)
-    _, manifest, segments, runners = _load(root, tower, precision, checkpoint, flavour)
-    rows = []
-    for name, sizes in usual_passes(segments[0].tower, manifest.key.shapes).items():
-        prepared = [
-            (runner, _blank(segment, sizes)) for segment, runner in zip(segments, runners, strict=True)]
-        times_ms = _time_ms(prepared, repetitions)
-        rows.append({
-            'tower': tower, 'pass': name, 'sizes': sizes, 'precision': precision,
-            'gpu': verified.gpu, 'tensorrt': f'{manifest.key.flavour} {manifest.key.version}',
-            'median_ms': round(statistics.median(times_ms), 3), 'p99_ms': round(_quantile(times_ms, 0.99), 3),
-            'cosine_min': round(verified.cosine_min, 6)})
-    return rows
+    def begin(self, step: str) -> None:
+        """Note that the step before passed."""
+        self.result = replace(self.result, reached=self._under_way)
+        self._under_way = step
+
+    def note(self, **found: Any) -> None:
+        """Add what was found."""
+        self.result = replace(self.result, **found)
 
 
-def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a table that can be pasted into an issue."""
-    lines = ['| GPU | TensorRT | tower | pass | precision | median ms | p99 ms | cosine ≥ |',
-             '|---|---|---|---|---|---:|---:|---:|']
-    lines += [
-        f'| {r["gpu"]} | {r["tensorrt"]} | {r["tower"]} | {r["pass"]} | {r["precision"]} | {r["median_ms"]} '
-        f'| {r["p99_ms"]} | {r["cosine_min"]} |' for r in rows]
-    return '\n'.join(lines)
+def _steps(
+    found: _Progress, make_executor: Callable[[str], Executor], checkpoint: str | None, repetitions: int,
+) -> Iterator[str]:
+    """Do one step after another, each after its name was yielded."""
+    directory = found.directory
+    yield STEPS[0]
+    manifest = Manifest.read(directory)
+    key = manifest.key
+    found.note(tower=key.tower, precision=key.precision, tensorrt=f'{key.flavour} {key.version}',
+               plan_bytes=sum(plan.size_bytes for plan in manifest.plans))
+    source = (
+        EngineSource.of_label(manifest.source, manifest.checkpoint_label) if checkpoint is None
+        else EngineSource.open(checkpoint))
+    yield STEPS[1]
+    for plan in manifest.plans:
+        read_plan(directory, plan, manifest)
+    yield STEPS[2]
+    executor = make_executor(key.flavour)
+    found.note(runs_on=executor.label)
+    yield STEPS[3]
+    loaded = load_tower(directory, manifest, source, executor)
+    yield STEPS[4]
+    compared = pass_gate(directory, manifest, loaded.segments, loaded.runners)
+    found.note(outputs=len(compared), cosine_min=min(f.cosine for f in compared),
+               deviation_max=max(f.deviation for f in compared))
+    yield STEPS[5]
+    found.note(tokens_identical=check_answers(loaded, source, executor.device))
+    if isinstance(executor, PlanExecutor):
+        _keep_kernels(loaded)
+    yield STEPS[6]
+    found.note(passes=tuple(
+        PassTime(name, sizes, *time_pass(executor, loaded.segments, loaded.runners, sizes, repetitions))
+        for name, sizes in usual_passes(loaded.segments[0].tower, key.shapes).items()))
 
 
-def _load(
-    root: Path, tower: str, precision: str, checkpoint: Checkpoint, flavour: str,
-) -> tuple[Path, Manifest, tuple[Segment, ...], tuple[Any, ...]]:
-    compiler = Compiler(flavour)
-    machine = find_machine(compiler)
-    directory, manifest = find_engine(root, tower, precision, checkpoint.content_hash, machine)
-    segments, runners = load_engine(
-        directory, manifest, Dimensions.read(checkpoint.directory), checkpoint.content_hash, compiler)
-    return directory, manifest, segments, runners
+def _keep_kernels(loaded: LoadedTower) -> None:
+    """Note that a GPU ran the plans, and spare the next start compiling kernels for it."""
+    for segment, runner in zip(loaded.segments, loaded.runners, strict=True):
+        kernels = runner.kernels()  # type: ignore[attr-defined]
+        (loaded.directory / f'{segment.name}.{RUNTIME_CACHE}').write_bytes(kernels)
+    replace(loaded.manifest, executed=True).write(loaded.directory)
 
 
-def _answers(
-    manifest: Manifest, segments: tuple[Segment, ...], runners: tuple[Any, ...], checkpoint: Checkpoint,
-) -> list[list[int]]:
-    dimensions = Dimensions.read(checkpoint.directory)
-    table = CheckpointWeights(checkpoint.directory).tensor(
-        'embed_tokens.weight', (dimensions.vocabulary, dimensions.hidden))
-    chain = LanguageChain(
-        segments, runners, dimensions, manifest.key.shapes, table.float(),
-        find_precision(manifest.key.precision).compute, 'cuda')
-    return [chain.greedy(prompt, NEW_TOKENS) for prompt in manifest.prompts]
+def markdown_table(found: Sequence[Verification]) -> str:
+    """Return a table that can be pasted into an issue, refusals below it."""
+    lines = ['| runs on | TensorRT | tower | precision | plans GB | verdict | cosine ≥ | deviation ≤ | '
+             'tokens | pass | median ms | p99 ms |',
+             '|---|---|---|---|---:|---|---:|---:|---|---|---:|---:|']
+    for one in found:
+        verdict = 'passed' if one.passed else f'refused after: {one.reached or "nothing"}'
+        head = [one.runs_on, one.tensorrt, one.tower, one.precision, f'{one.plan_bytes / 1e9:.3f}', verdict,
+                _number(one.cosine_min, '.6f'), _number(one.deviation_max, '.1e'),
+                {None: '–', True: 'identical', False: 'differ'}[one.tokens_identical]]
+        tails = [[p.name, f'{p.median_ms:.3f}', f'{p.p99_ms:.3f}'] for p in one.passes] or [['–', '–', '–']]
+        lines += [f'| {" | ".join([*head, *tail])} |' for tail in tails]
+    lines += ['', *(f'* {one.directory}: {one.refusal}' for one in found if one.refusal)]
+    return '\n'.join(lines).rstrip()
 
 
-def _blank(segment: Segment, sizes: dict[str, int]) -> dict[str, Any]:
-    kinds = {'compute': torch.bfloat16, 'float32': torch.float32, 'int64': torch.int64, 'bool': torch.bool}
-    blank = {
-        port.name: torch.zeros(port.sizes(sizes), dtype=kinds[port.kind], device='cuda')
-        for port in segment.inputs}
-    if 'mask' in blank:
-        blank['mask'][:] = True
-    return blank
-
-
-def _time_ms(prepared: list[tuple[Any, dict[str, Any]]], repetitions: int) -> list[float]:
-    if repetitions < 1:
-        raise EngineError(f'repetitions: {repetitions} arrived, at least 1 is allowed')
-    times = []
-    for i in range(WARM_UP + repetitions):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for runner, inputs in prepared:
-            runner.run(inputs)
-        end.record()
-        end.synchronize()
-        if i >= WARM_UP:
-            times.append(float(begin.elapsed_time(end)))
-    return times
-
-
-def _quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+def _number(value: float | None, form: str) -> str:
+    return '–' if value is None else format(value, form)

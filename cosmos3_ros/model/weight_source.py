@@ -5,13 +5,12 @@ its device tensor by tensor.
 """
 
 from collections.abc import Mapping, Sequence
-import json
-from pathlib import Path
 from typing import Any, Protocol
 
 from cosmos3_ros.resources import require
 
 from .checkpoint import Checkpoint, CheckpointError
+from .json_file import read_json_object
 
 torch = require('torch', 'model')
 
@@ -43,10 +42,10 @@ class CheckpointWeights:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._folder = checkpoint.directory / 'transformer'
-        self.config = _read_json(self._folder / 'config.json')
+        self.config = read_json_object(self._folder / 'config.json')
         index = self._folder / f'{WEIGHTS_FILE}.index.json'
         self._places: dict[str, str] = (
-            dict(_read_json(index).get('weight_map', {})) if index.is_file() else {})
+            dict(read_json_object(index).get('weight_map', {})) if index.is_file() else {})
         self._open: dict[str, Any] = {}
         if not self._places:
             self._places = dict.fromkeys(self._file(WEIGHTS_FILE).keys(), WEIGHTS_FILE)
@@ -97,13 +96,3 @@ class ModuleWeights:
         """See :meth:`WeightSource.rows`."""
         table = self.get(name)
         return table[torch.as_tensor(list(indices), dtype=torch.int64, device=table.device)]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f'checkpoint: {path} cannot be read: {error}') from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f'checkpoint: {path} holds a {type(content).__name__}, an object is needed')
-    return content

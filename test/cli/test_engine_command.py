@@ -33,6 +33,7 @@ def test_a_dry_run_ends_with_one_line(capsys, tmp_path):
 @pytest.mark.parametrize(('arguments', 'words'), [
     (('--target', 'sm90'), "target: 'sm90' arrived, one of"),
     ((), 'target: none arrived'),
+    (('--target', 'sm89', '--precision', 'nvfp4'), 'nvfp4 needs sm120'),
     (('--target', 'sm89', '--frame-grid', '3', '4'), 'even numbers'),
     (('--target', 'sm89', '--cache', '10'), 'more than max_prompt'),
 ])
@@ -41,12 +42,25 @@ def test_bad_requests_say_what_is_allowed(capsys, micro, tmp_path, arguments, wo
     assert status == 1 and words in line['error']
 
 
-def test_nothing_to_verify_is_said(capsys, micro, tmp_path):
-    for action in ('verify', 'bench'):
-        status, line = run(capsys, action, '--checkpoint', micro, '--out', tmp_path)
-        assert status == 1 and 'holds no plans of the tower vision in bf16' in line['error']
+def test_nothing_to_verify_is_said(capsys, tmp_path):
+    status, line = run(capsys, 'verify', tmp_path)
+    assert status == 1 and 'holds no finished plans of any tower; build them with' in line['error']
+    status, line = run(capsys, 'verify', tmp_path, '--tower', 'vision', '--precision', 'fp8')
+    assert status == 1 and 'no finished plans of vision, fp8' in line['error']
 
 
 def test_a_missing_checkpoint_is_said(capsys, tmp_path):
-    status, line = run(capsys, 'verify', '--checkpoint', tmp_path / 'nowhere', '--out', tmp_path)
+    status, line = run(
+        capsys, 'build', '--checkpoint', tmp_path / 'nowhere', '--out', tmp_path, '--target', 'sm89')
     assert status == 1 and 'nowhere' in line['error']
+    status, line = run(capsys, 'calibrate', '--checkpoint', tmp_path / 'nowhere', '--data', tmp_path)
+    assert status == 1 and 'nowhere' in line['error']
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"format": 9}', '{"format": 1}'])
+def test_a_file_that_holds_no_scales_is_said(capsys, micro, tmp_path, text):
+    (tmp_path / 'scales.json').write_text(text)
+    status, line = run(
+        capsys, 'build', '--checkpoint', micro, '--out', tmp_path, '--target', 'sm89', '--precision', 'fp8',
+        '--calibration', tmp_path / 'scales.json', '--dry-run')
+    assert status == 1 and 'holds no scales' in line['error'] and 'cosmos3 engine calibrate' in line['error']

@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope='session')
 def built(checkpoint, tmp_path_factory):
     """All towers in bf16, with float32 exports held to torch on ONNX Runtime."""
-    request = checkpoint.request(tmp_path_factory.mktemp('bf16'))
+    request = checkpoint.request(tmp_path_factory.mktemp('bf16'), keep_onnx=True)
     progress = []
     return Built(request, build(request, progress.append), progress)
 

@@ -9,8 +9,8 @@ from cosmos3_ros.engine.dimensions import Dimensions, Shapes
 from cosmos3_ros.engine.weights import CheckpointWeights
 
 SHAPES = Shapes(
-    frame_grid=(4, 6), max_frames=2, max_prompt=48, cache=64, max_context=16, latent_grid=(3, 2, 2),
-    action_rows=5)
+    frame_grid=(4, 6), max_frames=2, max_prompt=48, cache=64, max_context=20, latent_grid=(9, 2, 2),
+    action_rows=33)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import onnx
 import pytest
 import torch
 
-from cosmos3_ros.engine.build import build, estimate
+from cosmos3_ros.engine.build import build
 from cosmos3_ros.engine.compiler import BuildOptions, Compiler
 from cosmos3_ros.engine.errors import EngineError, EngineRefusedError
+from cosmos3_ros.engine.estimate import estimate
 from cosmos3_ros.engine.fidelity import measure, require_fidelity
 from cosmos3_ros.engine.manifest import Manifest
 from cosmos3_ros.engine.precision import PRECISIONS
@@ -117,7 +118,7 @@ def test_fp8_scales_cover_the_calibration(checkpoint, built_fp8):
     inputs, _ = load_vectors(vectors_path(directory, segment))
     reference(module, segment, inputs, amax)
     assert len(amax) == 2 * 7
-    quantise(module, amax)
+    quantise(module, PRECISIONS['fp8'], amax)
     for name, value in amax.items():
         part = module.get_submodule(name)
         assert float(part.input_scale) * 448 == pytest.approx(value, rel=1e-6)
@@ -137,7 +138,9 @@ def test_a_dry_run_says_what_it_takes(checkpoint, tmp_path):
 
 @pytest.mark.parametrize(('changes', 'words'), [
     ({'precision': 'int4'}, 'one of fp32, bf16, fp8'),
-    ({'precision': 'fp32'}, 'bf16 or fp8 is allowed'),
+    ({'precision': 'fp32'}, 'one of bf16, fp8, nvfp4 is allowed for plans'),
+    ({'precision': 'nvfp4'}, 'target: sm89 arrived, the precision nvfp4 needs sm120 or newer'),
+    ({'precision': 'fp8', 'options': BuildOptions(('sm86',))}, 'fp8 needs sm89 or newer'),
     ({'towers': ()}, 'at least one of vision'),
     ({'prompts': -1}, '0 or more'),
 ])

@@ -14,7 +14,7 @@ OPSET = 23
 class Fp8Linear(nn.Module):
     """``y = dq(q(x)) @ dq(w).T`` with e4m3 in between.
 
-    :param linear: Bias-free layer to replace.
+    :param linear: Layer to replace; a bias stays in the compute type.
     :param input_amax: Largest magnitude that its input took in calibration.
     """
 
@@ -26,17 +26,19 @@ class Fp8Linear(nn.Module):
             torch.float8_e4m3fn))
         self.register_buffer('weight_scale', scale)
         self.register_buffer('input_scale', torch.tensor(max(input_amax, 1e-12) / FP8_MAX, dtype=kind))
+        self.bias = linear.bias
         self.register_buffer('zero', torch.zeros((), dtype=torch.float8_e4m3fn))
 
     def forward(self, states: Any) -> Any:
         """Return the product; torch rounds as the exported Q/DQ does."""
         if torch.onnx.is_in_onnx_export():
-            return functional.linear(self._export_input(states), self._export_weight())
+            return functional.linear(self._export_input(states), self._export_weight(), self.bias)
         scale = self.input_scale
         # Divided in float32 and rounded once, whatever the scale's type.
         held = (states.float() / scale.float()).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
         return functional.linear(
-            held.to(states.dtype) * scale, self.weight.to(states.dtype) * self.weight_scale[:, None])
+            held.to(states.dtype) * scale, self.weight.to(states.dtype) * self.weight_scale[:, None],
+            self.bias)
 
     def _export_input(self, states: Any) -> Any:
         held = torch.onnx.ops.symbolic(
