@@ -47,9 +47,7 @@ class ActionNormaliser:
 
     def __post_init__(self) -> None:
         """Check shapes and signs, freeze the arrays."""
-        if self.method not in METHODS:
-            raise PolicyError(
-                f'action normaliser: {self.method!r} arrived, one of {", ".join(METHODS)} is allowed')
+        _check_method(self.method)
         scale = frozen_array('scale', self.scale, shape=(None,))
         offset = frozen_array('offset', self.offset, shape=(len(scale),))
         if len(scale) == 0 or scale.min() <= 0.0:
@@ -68,9 +66,7 @@ class ActionNormaliser:
         :raises PolicyError: Unknown method, missing statistics, another number of channels, or an upper
             bound below its lower one.
         """
-        if method not in METHODS:
-            raise PolicyError(
-                f'action normaliser: {method!r} arrived, one of {", ".join(METHODS)} is allowed')
+        _check_method(method)
         first, second = (_read(statistics, name, channels) for name in METHODS[method])
         if method == 'meanstd':
             if second.min() < 0.0:
@@ -137,8 +133,9 @@ def pick_statistics(document: Mapping[str, Any], method: str) -> Mapping[str, An
     Files are flat, or hold blocks: methods whose name ends in ``_rot`` (or has it before a suffix) read
     ``global_raw``, the others ``global`` (cosmos-framework ``load_action_stats``).
 
-    :raises PolicyError: The file has blocks, but not that one.
+    :raises PolicyError: Unknown method, or the file does not hold what it reads.
     """
+    _check_method(method)
     block = 'global_raw' if '_rot' in method else 'global'
     if block in document:
         found = document[block]
@@ -146,8 +143,14 @@ def pick_statistics(document: Mapping[str, Any], method: str) -> Mapping[str, An
             raise PolicyError(
                 f'action normaliser: {block} holds a {type(found).__name__}, an object is needed')
         return found
-    if any(name in document for name in METHODS.get(method, ())):
+    if any(name in document for name in METHODS[method]):
         return document
     raise PolicyError(
         f'action normaliser: the statistics hold {", ".join(map(str, document)) or "nothing"}; {block}, or '
-        f'{" and ".join(METHODS.get(method, ("q01", "q99")))}, are needed for the method {method}')
+        f'{" and ".join(METHODS[method])}, are needed for the method {method}')
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise PolicyError(
+            f'action normaliser: {method!r} arrived, one of {", ".join(METHODS)} is allowed')

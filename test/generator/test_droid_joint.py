@@ -83,7 +83,7 @@ def test_bad_seeds(seed):
 
 def test_unknown_policies_and_options():
     assert {'oracle', 'cosmos3'} <= set(POLICIES)
-    with pytest.raises(PolicyError, match="policy: 'gpt' arrived, one of cosmos3, .*openpi, oracle, replay"):
+    with pytest.raises(PolicyError, match=r"policy: 'gpt' arrived, one of cosmos3, .*openpi, oracle, replay"):
         create_policy('gpt')
     pytest.importorskip('torch', reason="the extra 'model' is not installed")
     with pytest.raises(PolicyError, match=r'policy cosmos3: .*colour.*options are checkpoint, joint_names'):
