@@ -92,6 +92,8 @@ class GeneratorNode(LifecycleBase):
                   range=(0.001, 1.0), read_only=True),
         Parameter('stop_on_scene_state', bool, False,
                   'End execute_instruction when a trained reasoner reports done or failed.'),
+        Parameter('scene_state_reports', int, 2,
+                  'So many reports in a row must say done or failed to end a goal.', range=(1, 100)),
         Parameter('stop_on_simulation_success', bool, True,
                   'With policy oracle, end execute_instruction when the simulator reports success.'),
         Parameter('follow_simulation', bool, False,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import threading
 
 from cosmos3_ros.contracts import SceneReport, TaskState
+from cosmos3_ros.reasoner.task_state_edge import TaskStateEdge
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,20 @@ class InstructionGoal:
     :param instruction: What is to be done.
     :param started_ns: Node's clock at acceptance.
     :param timeout_ns: 0 for no limit.
-    :param stop_on_scene: End when a scene report says done or failed.
+    :param stop_on_scene: End when scene reports say done or failed.
+    :param scene_reports: So many in a row, see :class:`TaskStateEdge`.
     :param stop_on_success: End when the simulator's success predicate holds.
     """
 
     def __init__(
         self, instruction: str, started_ns: int, timeout_ns: int, *,
-        stop_on_scene: bool, stop_on_success: bool,
+        stop_on_scene: bool, stop_on_success: bool, scene_reports: int = 1,
     ) -> None:
         self.instruction = instruction
         self.started_ns = started_ns
         self.timeout_ns = timeout_ns
-        self._stop_on_scene = stop_on_scene
+        self._edge = TaskStateEdge(instruction, started_ns, scene_reports) if stop_on_scene else None
+        self._scene_reports = scene_reports
         self._stop_on_success = stop_on_success
         self._lock = threading.Lock()
         self._ending: Ending | None = None
@@ -54,14 +57,13 @@ class InstructionGoal:
     def take_scene(self, report: SceneReport) -> None:
         """Take a scene report. One that is about something else, or means nothing, ends nothing."""
         self.scene = report
-        if not self._stop_on_scene or not report.parsed or not report.identity.trained:
-            return
-        if report.clip_start_ns < self.started_ns or report.instruction != self.instruction:
-            return
-        if report.task_state is TaskState.DONE:
-            self.end('succeeded', TaskState.DONE, 'the reasoner says that the task is done')
-        elif report.task_state is TaskState.FAILED:
-            self.end('aborted', TaskState.FAILED, 'the reasoner says that the task has failed')
+        with self._lock:
+            state = None if self._edge is None else self._edge.take(report)
+        said = f', {self._scene_reports} reports in a row' if self._scene_reports > 1 else ''
+        if state is TaskState.DONE:
+            self.end('succeeded', state, f'the reasoner says that the task is done{said}')
+        elif state is TaskState.FAILED:
+            self.end('aborted', state, f'the reasoner says that the task has failed{said}')
 
     def take_success(self, stamp_ns: int) -> None:
         """Take the simulator's word that the task is done."""

@@ -101,7 +101,7 @@ class InstructionServer:
             # From here on the goal holds the place; _execute gives it back.
             self._goal = InstructionGoal(
                 request.instruction.strip(), node.now_ns(), to_ns(request.timeout),
-                stop_on_scene=values['stop_on_scene_state'],
+                stop_on_scene=values['stop_on_scene_state'], scene_reports=values['scene_state_reports'],
                 stop_on_success=values['stop_on_simulation_success'] and values['policy'] == 'oracle')
         return GoalResponse.ACCEPT
 

@@ -326,7 +326,7 @@ def scene(
 
 
 def test_goal_ends_when_a_trained_reasoner_says_done_about_it(graph):
-    bench, client = Bench(graph, stop_on_scene_state=True), Client(graph)
+    bench, client = Bench(graph, stop_on_scene_state=True, scene_state_reports=1), Client(graph)
     scenes = graph.publisher(msg.SceneReport, 'scene', LATCHED)
     handle = client.send('pick the cube')
     scenes.publish(scene(bench.node, 'another task', TaskState.DONE))
