@@ -1,7 +1,6 @@
 """The one base class of all nodes: lifecycle, parameters, diagnostics and failure handling."""
 
 from collections.abc import Callable
-from functools import wraps
 import threading
 import time
 import traceback
@@ -17,8 +16,13 @@ from rclpy.time_source import TimeSource
 from cosmos3_ros.contracts import ContractError
 
 from .diagnostics import Counters, Level, Logs, Report
+from .entity_census import EntityCensus
+from .guarding import SetupError, guarded, guarded_service, guarded_when_active
 from .parameters import Parameter, ParameterTable, ParameterValues
-from .stream_poller import StreamPoller
+from .stream_poller import POLL_PERIOD_S, StreamPoller
+
+__all__ = [
+    'BASE_TABLE', 'LifecycleBase', 'SetupError', 'guarded', 'guarded_service', 'guarded_when_active']
 
 DIAGNOSTICS_PERIOD_S = 1.0
 # How long close() waits for a transition that another thread is in the middle of.
@@ -34,48 +38,6 @@ BASE_TABLE = ParameterTable(
               'Configure and activate at start, for use without a launch file or a lifecycle manager.',
               read_only=True),
 )
-
-
-class SetupError(RuntimeError):
-    """The node cannot be configured or activated now. The text says why and what to change."""
-
-
-def guarded(callback: Callable[..., Any]) -> Callable[..., None]:
-    """Wrap a subscription or timer callback: an exception is logged and counted, the node lives on."""
-    @wraps(callback)
-    def call(self: 'LifecycleBase', *args: Any) -> None:
-        try:
-            callback(self, *args)
-        except Exception as error:
-            self.report_exception(callback.__name__, error)
-    return call
-
-
-def guarded_when_active(callback: Callable[..., Any]) -> Callable[..., None]:
-    """Like :func:`guarded`, and does nothing while the node is not active."""
-    inner = guarded(callback)
-
-    @wraps(callback)
-    def call(self: 'LifecycleBase', *args: Any) -> None:
-        if self.active:
-            inner(self, *args)
-    return call
-
-
-def guarded_service(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a service callback: an exception becomes the response's message."""
-    @wraps(callback)
-    def call(self: 'LifecycleBase', request: Any, response: Any) -> Any:
-        try:
-            return callback(self, request, response)
-        except Exception as error:
-            self.report_exception(callback.__name__, error)
-            for flag in ('success', 'accepted'):
-                if hasattr(response, flag):
-                    setattr(response, flag, False)
-            response.message = str(error)
-            return response
-    return call
 
 
 class LifecycleBase(LifecycleNode):
@@ -95,10 +57,12 @@ class LifecycleBase(LifecycleNode):
     TABLE: ClassVar[ParameterTable] = ParameterTable()
     THREADS: ClassVar[int] = 3
     """Executor threads: one for transitions, one for data, one for services and diagnostics."""
+    CLOCK_POLL_S: ClassVar[float] = POLL_PERIOD_S
+    """With simulated time: how often the node's clock is set, seconds."""
 
     def __init__(self, **kwargs: Any) -> None:
         # First: with use_sim_time the node's clock subscribes while the node is being built.
-        self.poller = StreamPoller(self)
+        self.poller = StreamPoller(self, clock_period_s=self.CLOCK_POLL_S)
         super().__init__(self.NAME, **kwargs)
         self.counters = Counters()
         self.logs = Logs(self.get_logger())
@@ -109,8 +73,8 @@ class LifecycleBase(LifecycleNode):
         self._configured = False
         self._failure = ''
         self._release_lock = threading.RLock()
-        self._setup_baseline: dict[str, set[int]] = {}
-        self._start_baseline: dict[str, set[int]] = {}
+        self._setup_baseline: EntityCensus | None = None
+        self._start_baseline: EntityCensus | None = None
         self._traced: set[str] = set()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.values: ParameterValues = (BASE_TABLE + self.TABLE).declare(self, self._on_values)
@@ -201,7 +165,7 @@ class LifecycleBase(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run ``setup`` and ``warm_up``; on failure release everything and stay unconfigured."""
         begin = time.monotonic()
-        self._setup_baseline = self._entities()
+        self._setup_baseline = EntityCensus(self)
         if not self._attempt('configure', self.setup, self.warm_up):
             self._release()
             return TransitionCallbackReturn.FAILURE
@@ -211,7 +175,7 @@ class LifecycleBase(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run ``start``; on failure stay inactive."""
-        self._start_baseline = self._entities()
+        self._start_baseline = EntityCensus(self)
         self.active = True
         if not self._attempt('activate', self.start):
             self._halt()
@@ -279,7 +243,8 @@ class LifecycleBase(LifecycleNode):
             except Exception as error:
                 self.report_exception('stop', error)
             self.active = False
-            self._destroy_since(self._start_baseline)
+            if self._start_baseline is not None:
+                self._start_baseline.destroy_newer()
 
     def _release(self) -> None:
         """The one teardown path: cleanup, shutdown, error and process exit all end here."""
@@ -290,32 +255,9 @@ class LifecycleBase(LifecycleNode):
                 self.teardown()
             except Exception as error:
                 self.report_exception('teardown', error)
-            if self._setup_baseline:
-                self._destroy_since(self._setup_baseline)
-                self._setup_baseline = {}
-
-    # ROS entities ---------------------------------------------------------------------------
-
-    def _groups(self) -> dict[str, tuple[list[Any], Callable[[Any], Any]]]:
-        return {
-            'timers': (list(self.timers), self.destroy_timer),
-            'subscriptions': (list(self.subscriptions), self.destroy_subscription),
-            'services': (list(self.services), self.destroy_service),
-            'clients': (list(self.clients), self.destroy_client),
-            'publishers': (list(self.publishers), self.destroy_publisher),
-        }
-
-    def _entities(self) -> dict[str, set[int]]:
-        return {name: {id(entity) for entity in entities} for name, (entities, _) in self._groups().items()}
-
-    def _destroy_since(self, baseline: dict[str, set[int]]) -> None:
-        for name, (entities, destroy) in self._groups().items():
-            for entity in entities:
-                if id(entity) not in baseline.get(name, set()):
-                    try:
-                        destroy(entity)
-                    except Exception as error:
-                        self.report_exception(f'destroy {name}', error)
+            if self._setup_baseline is not None:
+                self._setup_baseline.destroy_newer()
+                self._setup_baseline = None
 
     # Timers ---------------------------------------------------------------------------------
 

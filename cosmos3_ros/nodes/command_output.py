@@ -1,10 +1,12 @@
 """Commands as the robot's driver wants them: three message types behind one call."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builtin_interfaces.msg import Duration
 import numpy as np
@@ -17,9 +19,14 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from cosmos3_ros.contracts import JointCommand
 from cosmos3_ros.robots import GripperSpec, Robot
 
-from .base import LifecycleBase, SetupError
+from .conflict_watch import COMMAND_TOPIC
 from .diagnostics import Window
+from .guarding import SetupError
 from .messages import NS_PER_S
+from .qos import qos_profile
+
+if TYPE_CHECKING:
+    from .base import LifecycleBase
 
 # Parameter value -> entry of the robot's command_interfaces that it needs.
 COMMAND_INTERFACES = {
@@ -54,7 +61,7 @@ class CommandOutput(ABC):
     def __init__(
         self, node: LifecycleBase, message_type: Any, profile: QoSProfile, offset_ns: Callable[[], int],
     ) -> None:
-        self._publisher = node.create_publisher(message_type, 'joint_command', profile)
+        self._publisher = node.create_publisher(message_type, COMMAND_TOPIC, profile)
         self._offset_ns = offset_ns
         self.sent = 0
         self.publish_us = Window(5000)
@@ -201,3 +208,22 @@ def check_interface(robot: Robot, interface: str) -> None:
         raise SetupError(
             f'command_interface: {interface!r} arrived, robot {robot.name} takes: '
             f'{", ".join(fitting) or "none of ours"}')
+
+
+def make_output(
+    node: LifecycleBase, robot: Robot, values: Mapping[str, Any], *, offset_ns: Callable[[], int],
+    preview: Preview,
+) -> CommandOutput:
+    """Return the output that the parameter ``command_interface`` asks for.
+
+    :param offset_ns: See :class:`CommandOutput`.
+    :param preview: See :class:`TrajectoryOutput`.
+    """
+    interface, profile = values['command_interface'], qos_profile(values, COMMAND_TOPIC)
+    if interface == 'joint_trajectory':
+        return TrajectoryOutput(
+            node, robot, profile, offset_ns, preview=preview,
+            period_ns=round(values['trajectory_period_s'] * NS_PER_S),
+            spacing_ns=round(values['trajectory_spacing_s'] * NS_PER_S), points=values['trajectory_points'])
+    kind = JointStateOutput if interface == 'joint_state' else Float64Output
+    return kind(node, robot, profile, offset_ns)

@@ -30,11 +30,16 @@ class StreamPoller:
 
     :param node: The node that owns the subscriptions.
     :param period_s: Time between two polls, seconds.
+    :param clock_period_s: The same for ``/clock``.
     """
 
-    def __init__(self, node: LifecycleBase, period_s: float = POLL_PERIOD_S) -> None:
+    def __init__(
+        self, node: LifecycleBase, period_s: float = POLL_PERIOD_S, *,
+        clock_period_s: float = POLL_PERIOD_S,
+    ) -> None:
         self._node = node
         self._period_s = period_s
+        self._clock_every = max(1, round(clock_period_s / period_s))
         self._clock: PolledSubscription | None = None
         # Replaced as a whole, never changed: the thread reads it without a lock.
         self._streams: tuple[PolledSubscription, ...] = ()
@@ -79,9 +84,11 @@ class StreamPoller:
                 report.add(Level.ERROR, mismatch)
 
     def _run(self) -> None:
+        rounds = 0
         while not self._closing.wait(self._period_s):
             clock = self._clock
-            if clock is not None and not clock.poll():
+            rounds += 1
+            if clock is not None and rounds % self._clock_every == 0 and not clock.poll():
                 self._clock = None
             gone = [stream for stream in self._streams if not stream.poll()]
             if gone:

@@ -62,7 +62,8 @@ class Node(LifecycleBase):
 
 
 def entities(node: Node) -> dict[str, int]:
-    return {name: len(ids) for name, ids in node._entities().items()}
+    kinds = ('timers', 'subscriptions', 'services', 'clients', 'publishers')
+    return {kind: len(list(getattr(node, kind))) for kind in kinds}
 
 
 def test_the_life_of_a_node(graph):
