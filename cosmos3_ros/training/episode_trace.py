@@ -1,0 +1,51 @@
+"""What happened in an episode, before it is drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sim.tasks import Goal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraceFrame:
+    """One frame: the state when the picture is taken, and what is commanded for the next.
+
+    :param qpos: MuJoCo's generalised positions.
+    :param state: Shape (8,): seven joints in radians, gripper 0 open .. 1 closed, measured.
+    :param action: Shape (8,), likewise, due one frame later.
+    :param is_expert: False where the action is not what the expert would do.
+    :param tcp: Shape (3,), metres.
+    :param cubes: Colour to shape (3,), metres.
+    :param contacts: Colour to what touches that cube (``World.cube_contacts``).
+    :param doing: What the arm is about to do: one of ``scene_facts.ACTIVITIES``.
+    :param success: The task is done in this state.
+    :param failed: The task can be seen to have failed.
+    """
+
+    qpos: NDArray[np.float64]
+    state: NDArray[np.float64]
+    action: NDArray[np.float64]
+    is_expert: bool
+    tcp: NDArray[np.float64]
+    cubes: dict[str, NDArray[np.float64]]
+    contacts: dict[str, frozenset[str]]
+    doing: str
+    success: bool
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpisodeTrace:
+    """All frames of an episode.
+
+    :param zone_xy: Shape (2,), metres.
+    :param success: The task was done at the end.
+    """
+
+    goal: Goal
+    instruction: str
+    zone_xy: NDArray[np.float64]
+    frames: tuple[TraceFrame, ...]
+    success: bool
