@@ -22,9 +22,15 @@ def generate_launch_description() -> LaunchDescription:
             'robot', default_value='panda', description='Robot: a name from config/robots or a YAML file.'),
         DeclareLaunchArgument(
             'policy', default_value=PythonExpression(["'oracle' if '", sim, "' == 'true' else 'cosmos3'"]),
-            choices=['cosmos3', 'oracle'],
-            description='Policy of the generator; oracle is the scripted expert and needs sim:=true. By '
-                        'default oracle in simulation, as long as no trained checkpoint is shipped.'),
+            choices=['cosmos3', 'oracle', 'openpi', 'vllm_omni', 'nim', 'replay'],
+            description='Policy of the generator; oracle is the scripted expert and needs sim:=true; openpi, '
+                        'vllm_omni and nim ask a server (policy_url); replay needs a dataset or bag in '
+                        'policy_options of params_file. By default oracle in simulation, as long as no '
+                        'trained checkpoint is shipped.'),
+        DeclareLaunchArgument(
+            'policy_url', default_value='',
+            description='Address of the server of openpi (ws://host:port), vllm_omni or nim '
+                        '(http://host:port).'),
         DeclareLaunchArgument(
             'checkpoint',
             default_value=PythonExpression(["'cosmos3-tiny-random' if '", sim, "' == 'true' else ''"]),
@@ -84,7 +90,7 @@ def generate_launch_description() -> LaunchDescription:
         )
 
     text = {name: ParameterValue(LaunchConfiguration(name), value_type=str)
-            for name in ('checkpoint', 'instruction')}
+            for name in ('checkpoint', 'instruction', 'policy_url')}
     return LaunchDescription([
         *arguments,
         *environment,

@@ -11,12 +11,13 @@ from typing import Any
 from ..evaluation.lerobot_episode import Episode, read_episode
 from ..evaluation.limit_file import read_limits
 from ..evaluation.run_summary import check_shadow, summarise_run
+from ..generator.policy import POLICIES
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
 from .running import MODEL_NICENESS, Running, model_parameters, perception_parameters, running
 
-POLICIES = ('oracle', 'cosmos3')
+SERVED_POLICIES = ('openpi', 'vllm_omni', 'nim')
 SOURCE_PREFIX = 'lerobot:'
 SHADOW_STATE_HZ = 100.0
 """On a recorded episode nothing is commanded, so the plan is recorded through controller_state instead."""
@@ -37,7 +38,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--blank-cameras', default='', metavar='SLOT,…',
         help='camera slots without a camera or a video, which the policy sees black')
-    parser.add_argument('--policy', choices=POLICIES, default='cosmos3', help='(default: %(default)s)')
+    parser.add_argument(
+        '--policy', choices=tuple(POLICIES), default='cosmos3',
+        help='cosmos3: a checkpoint here; openpi, vllm_omni, nim: a server; replay: a recording; oracle: the '
+        'scripted expert, in simulation (default: %(default)s)')
+    parser.add_argument(
+        '--policy-url', default='', metavar='URL',
+        help='address of the server of openpi (ws://), vllm_omni or nim (http://)')
+    parser.add_argument(
+        '--policy-option', action='append', default=[], metavar='NAME=VALUE', dest='policy_options',
+        help='argument of the policy, e.g. timeout_s=2.0; may be repeated (docs/generator.md lists them)')
     parser.add_argument('--instruction', default='', help='start on this instruction')
     parser.add_argument(
         '--task', choices=TASKS, default='pick_place', help='of the simulator (default: %(default)s)')
@@ -62,6 +72,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.policy == 'oracle' and not args.sim:
         raise CommandError(
             "--policy oracle needs --sim: it looks at the simulator's state; cosmos3 is allowed")
+    _check_server(args)
     episode = _open_source(args) if args.source else None
     checkpoint = args.checkpoint if args.checkpoint is not None else default_checkpoint(output)
     logs = args.log_dir if args.log_dir is not None else default_log_directory()
@@ -95,6 +106,18 @@ def run(args: argparse.Namespace, output: Output) -> int:
             'bag': str(bag)})
     output.result(values)
     return int(bool(values.get('limit_violations')))
+
+
+def _check_server(args: argparse.Namespace) -> None:
+    """Refuse a policy without its server's address, and an address without such a policy."""
+    served = args.policy in SERVED_POLICIES
+    if served and not args.policy_url:
+        scheme = 'ws' if args.policy == 'openpi' else 'http'
+        raise CommandError(f'--policy {args.policy} needs --policy-url, e.g. {scheme}://localhost:8000')
+    if args.policy_url and not served:
+        raise CommandError(
+            f'--policy-url: {args.policy_url} arrived, but --policy {args.policy} asks no server; '
+            f'{", ".join(SERVED_POLICIES)} do')
 
 
 def _open_source(args: argparse.Namespace) -> Episode:
@@ -136,7 +159,8 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
         instruction = 'do the task'
     perception: dict[str, Any] = {**common, **models, **perception_parameters(args.device)}
     generator: dict[str, Any] = {
-        **common, **models, 'policy': args.policy, 'instruction': instruction, 'blank_cameras': blank}
+        **common, **models, 'policy': args.policy, 'policy_url': args.policy_url,
+        'policy_options': args.policy_options, 'instruction': instruction, 'blank_cameras': blank}
     controller: dict[str, Any] = {
         **common, 'profile': args.profile, 'arm_on_activate': bool(args.sim and not args.shadow)}
     sources: list[NodeSpec] = []

@@ -20,6 +20,9 @@ Frame = Image | Callable[[], Image]
 FRAMES_KEPT = 8
 # Joint states reach back as far as the oldest image that max_age_s lets in, and this much more.
 JOINT_HISTORY_MARGIN_S = 0.5
+# Beyond the samples the motion goes on as it was over at least this long: the difference of two samples that
+# came microseconds apart (two publishers, jittering stamps) is noise, and 0.1 s of it would be radians.
+EXTRAPOLATION_BASE_NS = 20_000_000
 
 
 @dataclass(slots=True)
@@ -213,8 +216,7 @@ class ObservationAssembler:
             return ObservationRefused(
                 f'joint_states: the nearest one is {gap / 1e9:.3f} s from the images, at most '
                 f'{self._max_gap_ns / 1e9:g} s is allowed (max_joint_gap_s)')
-        after = next((i for i, (stamp, _, _) in enumerate(samples) if stamp >= stamp_ns), len(samples) - 1)
-        first, second = samples[max(0, after - 1)], samples[max(1, after) if len(samples) > 1 else 0]
+        first, second = _neighbours(samples, stamp_ns)
         if first[2] is None or second[2] is None:
             return ObservationRefused(
                 "joint_states: no gripper position arrived; is the robot's gripper joint published?")
@@ -228,3 +230,22 @@ class ObservationAssembler:
         position = first[1] + weight * (second[1] - first[1])
         gripper = min(1.0, max(0.0, first[2] + weight * (second[2] - first[2])))
         return position, gripper
+
+
+Sample = tuple[int, NDArray[np.float64], float | None]
+
+
+def _neighbours(samples: Sequence[Sample], stamp_ns: int) -> tuple[Sample, Sample]:
+    """Return the two samples that tell the state at ``stamp_ns``; the same one twice where it holds.
+
+    Between samples these are the two around it. Beyond them, the outermost and the nearest one that is at
+    least :data:`EXTRAPOLATION_BASE_NS` away from it.
+    """
+    oldest, newest = samples[0], samples[-1]
+    if stamp_ns >= newest[0]:
+        base = next((s for s in reversed(samples) if newest[0] - s[0] >= EXTRAPOLATION_BASE_NS), newest)
+        return base, newest
+    if stamp_ns <= oldest[0]:
+        return oldest, next((s for s in samples if s[0] - oldest[0] >= EXTRAPOLATION_BASE_NS), oldest)
+    after = next(i for i, sample in enumerate(samples) if sample[0] >= stamp_ns)
+    return samples[after - 1], samples[after]

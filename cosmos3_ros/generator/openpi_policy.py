@@ -1,126 +1,100 @@
-"""The policy ``openpi``: a policy server behind a websocket, such as NVIDIA's for Cosmos3-Nano-Policy-DROID.
+"""The policy ``openpi``: a policy server behind a websocket.
 
-The protocol is strict lock-step without request ids (facts sheet 2b.9): a reply belongs to the last request
-on its connection. So after a time-out, or anything else that was not expected, the connection is closed:
-what its server may still answer can reach nobody.
+NVIDIA's server for Cosmos3-Nano-Policy-DROID and vLLM-Omni's robot endpoint speak it. The protocol is strict
+lock-step without request ids (facts sheet 2b.9): a reply belongs to the last request on its connection. So
+after a time-out, or anything else that was not expected, the connection is closed: what its server may still
+answer can reach nobody.
 """
 
 from collections.abc import Sequence
 import logging
-from time import monotonic, perf_counter
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosmos3_ros.contracts import ActionChunk, ModelIdentity, Observation
+from cosmos3_ros.contracts import Observation
+from cosmos3_ros.remote.http_exchange import ExchangeError
 from cosmos3_ros.resources import require
 
 from . import droid_joint
 from .composed_view import DROID_VIEW, compose_view
 from .msgpack_numpy import WireError, pack, unpack
-from .option_types import check_types
-from .policy import PolicyError
+from .remote_policy import RemoteAnswer, RemotePolicy, RemoteSettings, check_actions
 
 logger = logging.getLogger(__name__)
 
+# The largest reply that makes sense is a chunk with the imagined video (33 x 540 x 640 x 3 bytes); vLLM-Omni
+# takes messages of up to 64 MiB too.
+LARGEST_MESSAGE = 64 * 1024 * 1024
+# How long a closing handshake may take; what is closed here is not used again.
+CLOSE_TIMEOUT_S = 0.2
+JOINT_SPACES = ('joint_position', 'joint_pos')
 
-class OpenpiPolicy:
-    """See :func:`create_openpi`. Fits :class:`policy.Policy`."""
+
+class OpenpiPolicy(RemotePolicy):
+    """See :func:`create_openpi`."""
 
     name = 'openpi'
-    contract = droid_joint.CONTRACT
-    step_ns = droid_joint.STEP_NS
-    horizon = droid_joint.HORIZON
-    camera_slots = droid_joint.CAMERA_SLOTS
 
-    def __init__(
-        self, url: str, joint_names: tuple[str, ...], timeout_s: float, api_key: str | None,
-    ) -> None:
-        self.joint_names = joint_names
-        self.identity = ModelIdentity(f'server {url}', 'openpi/websocket', trained=True)
+    def __init__(self, settings: RemoteSettings) -> None:
+        super().__init__(settings, 'openpi/websocket')
         self.metadata: dict[str, Any] = {}
         self.reconnects = 0
-        self._url, self._timeout_s, self._api_key = url, timeout_s, api_key
         self._session = uuid4().hex
         self._connection: Any = None
-        self._requests = 0
-        self._closed = False
 
-    def warm_up(self) -> None:
-        """Connect, check what the server says about itself, and make two requests on grey pictures.
+    @property
+    def _takes_seeds(self) -> bool:
+        """vLLM-Omni's endpoint takes a seed with each request; NVIDIA's, which sends no metadata, none."""
+        return bool(self.metadata.get('needs_session_id'))
 
-        :raises PolicyError: The server does not answer, or not in this contract.
-        """
-        grey = np.full((360, 640, 3), 127, np.uint8)
-        observation = Observation(
-            stamp_ns=0, images=dict.fromkeys(self.camera_slots, grey), joint_names=self.joint_names,
-            joint_position=np.zeros(len(self.joint_names)), gripper=0.0, skew_ns=0)
-        first, second = (self.generate(observation, 'warm up', seed=0) for _ in range(2))
-        if first.positions.tobytes() != second.positions.tobytes():
-            logger.warning(
-                '%s gives different chunks for the same request: it draws a new seed each time. Start it '
-                'with --deterministic-seed to have repeatable runs', self._url)
+    def close(self) -> None:
+        """Close the connection, also under a request that waits in another thread."""
+        super().close()
+        self._drop()
 
-    def generate(self, observation: Observation, instruction: str, *, seed: int) -> ActionChunk:  # noqa: ARG002
-        """Compute one chunk; see :meth:`policy.Policy.generate`.
+    def _compose(self, observation: Observation, instruction: str, seed: int) -> dict[str, Any]:
+        state = droid_joint.state_row(observation, self.joint_names).astype(np.float64)
+        return {
+            'prompt': instruction, 'observation/image': compose_view(observation.images, DROID_VIEW),
+            'observation/joint_position': state[:droid_joint.ARM_JOINTS],
+            'observation/gripper_position': np.array([observation.gripper]), 'seed': seed}
 
-        The protocol carries no seed, steps or guidance: the chunk's are 0, 0 and 1, the server's count.
-
-        :raises PolicyError: No answer in time, or none that fits. The next call starts afresh.
-        """
-        if self._closed:
-            raise PolicyError('policy openpi: it is closed')
-        if not instruction.strip():
-            raise PolicyError('instruction: an empty text arrived, the task in words is needed')
-        started = perf_counter()
-        request = self._request(observation, instruction)
+    def _exchange(self, request: dict[str, Any], deadline_s: float) -> RemoteAnswer:
         try:
-            actions = self._ask(pack(request), monotonic() + self._timeout_s)
+            actions = self._client.request(lambda: self._ask(request, deadline_s), deadline_s)
         except BaseException:
             self._drop()
             raise
-        self._requests += 1
-        return ActionChunk(
-            stamp_ns=observation.stamp_ns, step_ns=self.step_ns, joint_names=self.joint_names,
-            positions=actions[:, :droid_joint.ARM_JOINTS],
-            gripper=np.clip(actions[:, droid_joint.ARM_JOINTS], 0.0, 1.0), contract=self.contract,
-            instruction=instruction, seed=0, steps=0, guidance=1.0, policy=self.name, identity=self.identity,
-            trace_id=f'openpi-{observation.stamp_ns}-{self._requests}', latency_s=perf_counter() - started)
+        return RemoteAnswer(actions, seed=request['seed'] if self._takes_seeds else 0)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._closed = True
-        self._drop()
+    def _pack(self, request: dict[str, Any]) -> bytes:
+        content = dict(request)
+        if not self._takes_seeds:
+            del content['seed']
+        else:
+            content['session_id'] = self._session
+        return pack(content)
 
-    def _request(self, observation: Observation, instruction: str) -> dict[str, Any]:
-        state = droid_joint.state_row(observation, self.joint_names).astype(np.float64)
-        request: dict[str, Any] = {
-            'prompt': instruction, 'observation/image': compose_view(observation.images, DROID_VIEW),
-            'observation/joint_position': state[:droid_joint.ARM_JOINTS],
-            'observation/gripper_position': np.array([observation.gripper])}
-        if self.metadata.get('needs_session_id'):
-            request['session_id'] = self._session
-        return request
-
-    def _ask(self, message: bytes, deadline: float) -> NDArray[np.float64]:
+    def _ask(self, request: dict[str, Any], deadline_s: float) -> NDArray[np.float64]:
         exceptions = require('websockets.exceptions', 'remote')
         for attempt in (1, 2):
             fresh = self._connection is None
-            connection = self._connect(deadline) if fresh else self._connection
+            connection = self._connect(deadline_s) if fresh else self._connection
             try:
                 if not fresh:
                     self._check_silence(connection)
-                connection.send(message)
-                reply = self._receive(connection, deadline)
+                connection.send(self._pack(request))
+                reply = self._receive(connection, deadline_s)
             except (exceptions.ConnectionClosed, OSError) as error:
                 # Servers close idle connections (vLLM-Omni after 30 s): once, ask again on a new one.
-                if fresh or attempt == 2:
-                    raise PolicyError(f'{self._url} closed the connection: {error}') from error
+                if fresh or attempt == 2 or self._client.closed:
+                    raise ExchangeError('connection', f'closed the connection: {error}') from error
                 self._drop()
                 continue
-            return read_actions(reply, self._url)
+            return read_actions(reply)
         raise AssertionError('unreachable')
 
     def _check_silence(self, connection: Any) -> None:
@@ -130,31 +104,46 @@ class OpenpiPolicy:
             return
         raise ConnectionResetError('it spoke without being asked')
 
-    def _receive(self, connection: Any, deadline: float) -> Any:
+    def _receive(self, connection: Any, deadline_s: float) -> Any:
         try:
-            return connection.recv(timeout=max(0.0, deadline - monotonic()))
+            return connection.recv(timeout=max(0.0, deadline_s - self._clock_s()))
         except TimeoutError as error:
-            raise PolicyError(
-                f'{self._url} did not answer within {self._timeout_s:g} s (option timeout_s)') from error
+            raise ExchangeError(
+                'timeout', f'did not answer within {self._settings.timeout_s:g} s (option timeout_s)'
+            ) from error
 
-    def _connect(self, deadline: float) -> Any:
+    def _connect(self, deadline_s: float) -> Any:
         client = require('websockets.sync.client', 'remote')
         exceptions = require('websockets.exceptions', 'remote')
-        left = max(0.001, deadline - monotonic())
-        headers = {'Authorization': f'Api-Key {self._api_key}'} if self._api_key else None
+        left_s = max(0.001, deadline_s - self._clock_s())
+        key = self._settings.api_key
+        headers = {'Authorization': f'Api-Key {key}'} if key else None
         try:
             # A peer that answers no ping is found by the deadline; the servers compute without answering.
             self._connection = client.connect(
-                self._url, compression=None, max_size=None, open_timeout=left, close_timeout=0.2,
-                ping_interval=None, proxy=None, additional_headers=headers)
-            greeting = self._receive(self._connection, deadline)
+                self._url, compression=None, max_size=LARGEST_MESSAGE, open_timeout=left_s,
+                close_timeout=CLOSE_TIMEOUT_S, ping_interval=None, proxy=None, additional_headers=headers)
+            if self._client.closed:
+                raise ExchangeError('connection', 'the policy was closed meanwhile')
+            greeting = self._receive(self._connection, deadline_s)
+        except exceptions.InvalidStatus as error:
+            raise self._refusal(int(error.response.status_code)) from error
         except (OSError, exceptions.WebSocketException, TimeoutError) as error:
-            raise PolicyError(
-                f'{self._url} cannot be reached ({type(error).__name__}: {error}); is the server running?'
+            raise ExchangeError(
+                'connection', f'cannot be reached ({type(error).__name__}: {error}); is the server running?'
             ) from error
         self.reconnects += 1
-        self.metadata = check_metadata(_decode(greeting, self._url), self._url)
+        self.metadata = check_metadata(_decode(greeting))
         return self._connection
+
+    def _refusal(self, status: int) -> ExchangeError:
+        if status in (401, 403):
+            return ExchangeError(
+                'refused', f'refuses the connection with HTTP {status}; it wants another key in the '
+                f'environment variable {self._settings.api_key_variable} (option api_key_variable)',
+                status=status)
+        kind = 'busy' if status == 429 else 'server' if status >= 500 else 'refused'
+        return ExchangeError(kind, f'refuses the connection with HTTP {status}', status=status)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -166,65 +155,72 @@ class OpenpiPolicy:
             logger.debug('closing %s: %s', self._url, error)
 
 
-def _decode(reply: Any, url: str) -> dict[Any, Any]:
+def _decode(reply: Any) -> Any:
+    """Return a message's content; an error's text, or vLLM-Omni's error map, is raised."""
     if isinstance(reply, str):
         lines = reply.strip().splitlines() or ['(no text)']
-        raise PolicyError(f'{url} reports an error: {lines[-1][:300]}')
+        raise ExchangeError('server', f'reports an error: {lines[-1][:300]}')
     try:
         content = unpack(reply)
     except WireError as error:
-        raise PolicyError(f'{url} answered with something else: {error}') from error
-    if not isinstance(content, dict):
-        raise PolicyError(f'{url} answered with a {type(content).__name__}, a map is needed')
+        raise ExchangeError('broken', f'answered with something else: {error}') from error
+    if isinstance(content, dict) and content.get('type') == 'error':
+        raise ExchangeError('server', f'reports an error: {str(content.get("message"))[:300]}')
     return content
 
 
-def check_metadata(metadata: dict[Any, Any], url: str) -> dict[str, Any]:
-    """Return the server's first message; refuse a server that wants other pictures.
+def check_metadata(metadata: Any) -> dict[str, Any]:
+    """Return the server's first message; refuse a server of another contract.
 
-    :raises PolicyError: Its resolution is not the DROID policy's.
+    :raises ExchangeError: No map, or its pictures, rows or joints are not the DROID policy's.
     """
-    resolution = metadata.get('image_resolution')
-    if resolution is not None and list(resolution) != [DROID_VIEW.height, DROID_VIEW.width]:
-        raise PolicyError(
-            f'{url} wants pictures of {resolution}; this policy sends {DROID_VIEW.height}x{DROID_VIEW.width}')
+    if not isinstance(metadata, dict):
+        raise ExchangeError('broken', f'greets with a {type(metadata).__name__}, a map is needed')
+    wanted: dict[str, tuple[Any, ...]] = {
+        'image_resolution': ([DROID_VIEW.height, DROID_VIEW.width],),
+        'action_horizon': (droid_joint.HORIZON,), 'action_dim': (droid_joint.WIDTH,),
+        'action_space': JOINT_SPACES}
+    for key, allowed in wanted.items():
+        value = metadata.get(key)
+        if value is not None and value not in allowed:
+            raise ExchangeError(
+                'refused', f'serves another contract: its {key} is {value}, this policy needs '
+                f'{" or ".join(str(item) for item in allowed)}')
     return {str(key): value for key, value in metadata.items()}
 
 
-def read_actions(reply: Any, url: str) -> NDArray[np.float64]:
+def read_actions(reply: Any) -> NDArray[np.float64]:
     """Return the actions (32, 8): joints in radians, gripper 0 open .. 1 closed.
 
-    :raises PolicyError: An error's text, other bytes, another shape, or a number that is not finite.
+    NVIDIA's server sends a map with ``action``, vLLM-Omni's the array alone or a map with ``actions``.
+
+    :raises ExchangeError: An error's text, other bytes, another shape, or a number that is not finite.
     """
-    actions = _decode(reply, url).get('action')
-    wanted = (droid_joint.HORIZON, droid_joint.WIDTH)
-    if not isinstance(actions, np.ndarray) or actions.shape != wanted or actions.dtype.kind != 'f':
-        arrived = (f'{actions.dtype} {actions.shape}' if isinstance(actions, np.ndarray)
-                   else type(actions).__name__)
-        raise PolicyError(
-            f'{url} answered with action {arrived}, floats {wanted} are needed. Does it serve a checkpoint '
-            f'with the contract {droid_joint.CONTRACT}?')
-    if not np.isfinite(actions).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(actions))[0])
-        raise PolicyError(f'{url} answered {actions[row, column]} in row {row}, column {column}: no chunk')
-    return actions.astype(np.float64)
+    content = _decode(reply)
+    if isinstance(content, dict):
+        content = content.get('action', content.get('actions'))
+    elif not isinstance(content, np.ndarray):
+        raise ExchangeError('broken', f'answered with a {type(content).__name__}, a map or array is needed')
+    return check_actions(content)
 
 
 def create_openpi(
-    *, url: str, joint_names: Sequence[str], timeout_s: float = 5.0, api_key: str | None = None,
+    *, url: str, joint_names: Sequence[str], timeout_s: float = 5.0, api_key_variable: str = 'OPENPI_API_KEY',
+    breaker_failures: int = 5, breaker_pause_s: float = 1.0,
 ) -> OpenpiPolicy:
     """Build the policy; nothing is connected before the first request.
+
+    A failed request is not made again: the node asks with a newer observation soon enough.
 
     :param url: ``ws://host:port`` of NVIDIA's server, with ``/v1/realtime/robot/openpi`` of vLLM-Omni.
     :param joint_names: The robot's seven arm joints, base to wrist.
     :param timeout_s: Longest time of a request, connecting included.
-    :param api_key: Sent as ``Authorization: Api-Key``.
+    :param api_key_variable: Environment variable with the key, sent as ``Authorization: Api-Key``.
+    :param breaker_failures: See :class:`RemoteSettings`.
+    :param breaker_pause_s: Likewise.
     :raises PolicyError: A setting or the robot does not fit.
     """
-    check_types(locals(), {'url': 'text', 'timeout_s': 'number', 'api_key': 'text or none'})
-    if not url.startswith(('ws://', 'wss://')):
-        raise PolicyError(f'url: {url!r} arrived, ws://host:port or wss://host:port is allowed')
-    if not 0.05 <= timeout_s <= 600.0:
-        raise PolicyError(f'timeout_s: {timeout_s} arrived, 0.05 to 600 is allowed')
     require('websockets', 'remote')
-    return OpenpiPolicy(url, droid_joint.check_robot(joint_names), float(timeout_s), api_key)
+    return OpenpiPolicy(RemoteSettings(
+        url, joint_names, timeout_s, api_key_variable, 0, 0.0, breaker_failures, breaker_pause_s,
+        ('ws', 'wss')))

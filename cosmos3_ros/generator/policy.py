@@ -73,6 +73,8 @@ POLICIES: dict[str, tuple[str, str]] = {
     'oracle': ('cosmos3_ros.generator.oracle', 'create_oracle'),
     'replay': ('cosmos3_ros.generator.replay_policy', 'create_replay'),
     'openpi': ('cosmos3_ros.generator.openpi_policy', 'create_openpi'),
+    'vllm_omni': ('cosmos3_ros.generator.vllm_omni_policy', 'create_vllm_omni'),
+    'nim': ('cosmos3_ros.generator.nim_policy', 'create_nim'),
     'cosmos3': ('cosmos3_ros.generator.cosmos3_policy', 'create_cosmos3'),
 }
 
@@ -86,14 +88,26 @@ def create_policy(name: str, **options: Any) -> Policy:
     :raises PolicyError: Unknown name, or options that the factory refuses.
     :raises resources.MissingDependencyError: An extra (``model``, ``sim``) is not installed.
     """
-    if name not in POLICIES:
-        raise PolicyError(
-            f'policy: {name!r} arrived, one of {", ".join(sorted(POLICIES))} is allowed')
-    module, factory = POLICIES[name]
-    build = cast(Callable[..., Policy], getattr(import_module(module), factory))
+    build = _factory(name)
     try:
         signature(build).bind(**options)
     except TypeError as error:
         allowed = ', '.join(signature(build).parameters)
         raise PolicyError(f'policy {name}: {error}; options are {allowed}') from error
     return build(**options)
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Return the options of the policy called ``name``, in the order of its factory.
+
+    :raises PolicyError: Unknown name.
+    """
+    return tuple(signature(_factory(name)).parameters)
+
+
+def _factory(name: str) -> Callable[..., Policy]:
+    if name not in POLICIES:
+        raise PolicyError(
+            f'policy: {name!r} arrived, one of {", ".join(sorted(POLICIES))} is allowed')
+    module, factory = POLICIES[name]
+    return cast(Callable[..., Policy], getattr(import_module(module), factory))

@@ -1,6 +1,6 @@
 """Node ``generator``: cameras and joint states in, action chunks out."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 import sys
 import threading
 import time
@@ -12,7 +12,7 @@ import yaml
 
 from cosmos3_ros.contracts import ActionChunk, ObservationRefused
 from cosmos3_ros.generator.observation_assembler import ObservationAssembler
-from cosmos3_ros.generator.policy import Policy, create_policy
+from cosmos3_ros.generator.policy import POLICIES, Policy, create_policy, option_names
 import cosmos3_ros.msg as msg
 from cosmos3_ros.robots import Robot, load_robot
 import cosmos3_ros.srv as srv
@@ -64,9 +64,11 @@ class GeneratorNode(LifecycleBase):
         *CAMERA_PARAMETERS,
         Parameter('blank_cameras', list[str], [],
                   'Camera slots without a camera, filled with black.', read_only=True),
-        Parameter('policy', str, 'cosmos3', 'Policy that makes the chunks: cosmos3, oracle, ...',
+        Parameter('policy', str, 'cosmos3', f'Policy that makes the chunks: {", ".join(POLICIES)}.',
                   read_only=True),
-        Parameter('checkpoint', str, '', 'Checkpoint of the policy.', read_only=True),
+        Parameter('policy_url', str, '',
+                  'Address of the server of openpi (ws://), vllm_omni or nim (http://).', read_only=True),
+        Parameter('checkpoint', str, '', 'Checkpoint of a policy that runs here.', read_only=True),
         Parameter('device', str, '', "Torch device, e.g. cuda:0; empty takes the policy's own.",
                   read_only=True),
         Parameter('policy_options', list[str], [],
@@ -119,7 +121,9 @@ class GeneratorNode(LifecycleBase):
         self._check_policy(self._policy, cameras)
         self._state_lock = threading.Lock()
         self._instruction = ''
-        self._epoch = 0
+        # Never from the start again: a request of an earlier life that its thread still works on must not
+        # find its number in use.
+        self._epoch = getattr(self, '_epoch', 0) + 1
         self._chunk_number = 0
         self._refused = ''
         self._latency_s = Window()
@@ -149,11 +153,19 @@ class GeneratorNode(LifecycleBase):
         """Make the policy that the parameters name."""
         values = self.values
         options = policy_options(values['policy_options'])
-        if values['policy'] != 'oracle':
-            options.setdefault('joint_names', robot.joint_names)
-            for name in ('checkpoint', 'device'):
-                if values[name]:
-                    options.setdefault(name, values[name])
+        known = option_names(values['policy'])
+        if values['policy_url'] and 'url' not in known:
+            raise SetupError(
+                f'policy_url: {values["policy_url"]!r} arrived, policy {values["policy"]} asks no server; '
+                'openpi, vllm_omni and nim do')
+        if 'url' in known and not (values['policy_url'] or 'url' in options):
+            raise SetupError(f'policy_url: none arrived, policy {values["policy"]} needs its server\'s address')
+        given = {'joint_names': robot.joint_names, 'robot': robot, 'url': values['policy_url'],
+                 'checkpoint': values['checkpoint'], 'device': values['device']}
+        for name, value in given.items():
+            # A checkpoint is also the reasoner's: what runs elsewhere has no use for it here.
+            if value and name in known:
+                options.setdefault(name, value)
         return create_policy(values['policy'], **options)
 
     def _check_policy(self, policy: Policy, cameras: tuple[str, ...]) -> None:
@@ -212,11 +224,12 @@ class GeneratorNode(LifecycleBase):
 
     def set_instruction(self, instruction: str) -> None:
         """Take up a new instruction, drop the chunk in flight and request one at once."""
+        # Announced under the lock: of two instructions at a time the one that counts is announced last.
         with self._state_lock:
-            self._instruction = instruction.strip()
+            self._instruction = instruction = instruction.strip()
             self._epoch += 1
-        self._announce.publish(String(data=self._instruction))
-        self.get_logger().info(f'instruction: {self._instruction!r}' if self._instruction else 'paused')
+            self._announce.publish(String(data=instruction))
+        self.get_logger().info(f'instruction: {instruction!r}' if instruction else 'paused')
         self._on_replan()
 
     def _drop_in_flight(self) -> None:
@@ -228,13 +241,22 @@ class GeneratorNode(LifecycleBase):
         if not self.active:
             response.message = f'the generator is {self.state_label}; activate it first'
             return response
-        if self._instructions is not None and self._instructions.busy:
+        if not self._set_unless_busy(request.instruction):
             response.message = 'a goal of execute_instruction is running; cancel it first'
             return response
-        self.set_instruction(request.instruction)
         response.accepted = True
-        response.message = 'chunks follow' if self._instruction else 'paused; the present chunk plays out'
+        response.message = (
+            'chunks follow' if request.instruction.strip() else 'paused; the present chunk plays out')
         return response
+
+    def _set_unless_busy(self, instruction: str) -> bool:
+        server = self._instructions
+        if server is None:
+            return False
+        with server.idle() as idle:
+            if idle:
+                self.set_instruction(instruction)
+        return idle
 
     # Input ----------------------------------------------------------------------------------
 
@@ -269,7 +291,7 @@ class GeneratorNode(LifecycleBase):
             return
         policy.update_state(snapshot)  # type: ignore[attr-defined]
         if self.values['follow_simulation'] and self.active and not self._instruction and not message.success:
-            self.set_instruction(message.instruction)
+            self._set_unless_busy(message.instruction)
         if message.success and self._instructions is not None:
             self._instructions.take_success(snapshot.stamp_ns)
 
@@ -301,6 +323,10 @@ class GeneratorNode(LifecycleBase):
         if self.values['seed_mode'] == 'per_chunk':
             seed = (seed + self._chunk_number) % SEED_LIMIT
         chunk = policy.generate(observation, instruction, seed=seed)
+        if (chunk.stamp_ns, chunk.instruction) != (observation.stamp_ns, instruction):
+            raise RuntimeError(
+                f'policy {policy.name}: its chunk is of {chunk.stamp_ns} ns and {chunk.instruction!r}, asked '
+                f'was for {observation.stamp_ns} ns and {instruction!r}: thrown away')
         self._chunk_number += 1
         self._hold_back(epoch)
         latency_s = time.monotonic() - requested_s
@@ -347,6 +373,9 @@ class GeneratorNode(LifecycleBase):
                        engine=policy.identity.engine, trained=policy.identity.trained)
             if not policy.identity.trained:
                 report.add(Level.WARN, f'{policy.identity.checkpoint} is untrained: its chunks mean nothing')
+            server = getattr(policy, 'counts', None)
+            if server is not None:
+                report.put(**{f'server_{name}': count for name, count in asdict(server).items()})
         counts = self._assembler.counts
         report.put(instruction=self._instruction, images=counts.images, images_late=counts.images_late,
                    joint_states=counts.joint_states, observations=counts.observations,

@@ -1,5 +1,7 @@
 """The action ``execute_instruction`` of the generator."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,12 @@ class InstructionServer:
     def busy(self) -> bool:
         """Whether a goal is running."""
         return self._goal is not None
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Tell whether no goal is running, and accept none while the block lasts."""
+        with self._lock:
+            yield self._goal is None
 
     def close(self) -> None:
         """End the goal and the server. A second call does nothing."""

@@ -1,7 +1,7 @@
 """One request to a model server, over the standard library, inside a deadline."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 import io
 import json
@@ -54,7 +54,7 @@ class Endpoint:
     """
 
     base_url: str
-    api_key: str = ''
+    api_key: str = field(default='', repr=False)
 
     def __post_init__(self) -> None:
         """Check the address."""

@@ -189,3 +189,31 @@ def test_settings_that_cannot_work_are_refused(options, text):
 def test_other_joints_are_refused():
     with pytest.raises(ContractError, match='x, y arrived, a, b is allowed'):
         assembler().add_joints(JointMeasurement(START, ('x', 'y'), np.zeros(2), np.zeros(2)))
+
+
+@pytest.mark.parametrize('beyond_ms', [-60, 0, 60])
+def test_two_samples_a_moment_apart_are_no_velocity(beyond_ms):
+    """Two publishers, or stamps that jitter: the difference of such samples is noise, not motion."""
+    made = ObservationAssembler(('wrist',), NAMES, max_joint_gap_s=0.1, max_age_s=2.0)
+    for k in range(-10, 11):
+        made.add_joints(joints(START + k * 10 * MS, k * 0.001))
+        made.add_joints(joints(START + k * 10 * MS + 1000, k * 0.001 + 1e-4))
+    made.add_image('wrist', START + (100 + beyond_ms) * MS, image())
+    result = made.assemble(START + 300 * MS)
+    assert isinstance(result, Observation)
+    assert result.joint_position[0] == pytest.approx(0.01 + beyond_ms * 1e-4, abs=6e-4)
+
+
+def test_what_came_only_just_now_is_held_and_not_extrapolated():
+    made = ObservationAssembler(('wrist',), NAMES, max_joint_gap_s=0.1)
+    made.add_joints(joints(START, 0.2))
+    made.add_joints(joints(START + 2000, 0.3))
+    made.add_image('wrist', START + 50 * MS, image())
+    late = made.assemble(START + 50 * MS)
+    assert isinstance(late, Observation) and late.joint_position[0] == 0.3
+    early = ObservationAssembler(('wrist',), NAMES, max_joint_gap_s=0.1)
+    early.add_joints(joints(START, 0.2))
+    early.add_joints(joints(START + 2000, 0.3))
+    early.add_image('wrist', START - 50 * MS, image())
+    result = early.assemble(START)
+    assert isinstance(result, Observation) and result.joint_position[0] == 0.2

@@ -38,8 +38,9 @@ class Graph:
     def _spin(self, executor: Any) -> None:
         def spin() -> None:
             while self.context.ok() and not executor._is_shutdown:
-                # As in nodes/run.py: an entity may be destroyed while the executor collects them.
-                with suppress(InvalidHandle, RCLError):
+                # As in nodes/run.py: an entity may be destroyed while the executor collects them. And an
+                # ActionClient is shown to it before it is whole (rclpy 9.1: no _lock yet).
+                with suppress(InvalidHandle, RCLError, AttributeError):
                     executor.spin_once(timeout_sec=0.1)
         thread = threading.Thread(target=spin, daemon=True)
         thread.start()
