@@ -159,7 +159,8 @@ class GeneratorNode(LifecycleBase):
                 f'policy_url: {values["policy_url"]!r} arrived, policy {values["policy"]} asks no server; '
                 'openpi, vllm_omni and nim do')
         if 'url' in known and not (values['policy_url'] or 'url' in options):
-            raise SetupError(f'policy_url: none arrived, policy {values["policy"]} needs its server\'s address')
+            raise SetupError(
+                f'policy_url: none arrived, policy {values["policy"]} needs the address of its server')
         given = {'joint_names': robot.joint_names, 'robot': robot, 'url': values['policy_url'],
                  'checkpoint': values['checkpoint'], 'device': values['device']}
         for name, value in given.items():

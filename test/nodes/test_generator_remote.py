@@ -50,7 +50,8 @@ def test_a_server_is_chosen_by_name_and_address(graph, policy, make):
 
 @pytest.mark.parametrize(('parameters', 'text'), [
     ({'policy': 'cosmos3', 'policy_url': 'http://x'}, 'openpi, vllm_omni and nim do'),
-    ({'policy': 'nim'}, 'policy_url: none arrived'), ({'policy': 'vllm_omni', 'policy_url': 'ws://x'}, "url: 'ws://x' arrived"),
+    ({'policy': 'nim'}, 'policy_url: none arrived'),
+    ({'policy': 'vllm_omni', 'policy_url': 'ws://x'}, "url: 'ws://x' arrived"),
     ({'policy': 'openpi', 'policy_url': 'ws://127.0.0.1:9', 'policy_options': ['timeout_s=5.0']},
      'cannot be reached'),
     ({'policy': 'replay', 'policy_options': ['bag=no/such']}, 'bag: '),
