@@ -128,9 +128,10 @@ class OpenpiPolicy(RemotePolicy):
             greeting = self._receive(self._connection, deadline_s)
         except exceptions.InvalidStatus as error:
             raise self._refusal(int(error.response.status_code)) from error
-        except (OSError, exceptions.WebSocketException, TimeoutError) as error:
+        except (OSError, exceptions.WebSocketException) as error:
+            kind = 'timeout' if isinstance(error, TimeoutError) else 'connection'
             raise ExchangeError(
-                'connection', f'cannot be reached ({type(error).__name__}: {error}); is the server running?'
+                kind, f'cannot be reached ({type(error).__name__}: {error}); is the server running?'
             ) from error
         self.reconnects += 1
         self.metadata = check_metadata(_decode(greeting))
