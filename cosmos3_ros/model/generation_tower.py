@@ -42,7 +42,8 @@ class GenerationTower:
     :param dtype: Of activations, and of weights unless ``float8``.
     :param domain_id: Action head to keep.
     :param action_channels: Channels of an action row that are used.
-    :param float8: Quantise the layers' matrices, one scale per output; everything else keeps ``dtype``.
+    :param float8: Quantise the layers' matrices, one scale per output, unless the source has them in float8;
+        everything else keeps ``dtype``.
     """
 
     def __init__(
@@ -73,8 +74,9 @@ class GenerationTower:
         def matrix(*names: str) -> tuple[Any, Any]:
             if not self.float8:
                 return read(*names), None
-            quantised, scale = quantise_rows(read(*names))
-            return quantised, scale.t().contiguous()
+            parts = [self._quantised(f'layers.{index}.{name}.weight') for name in names]
+            return (torch.cat([weight for weight, _ in parts]),
+                    torch.cat([scale for _, scale in parts]).t().contiguous())
 
         feed = ('mlp_moe_gen.gate_proj', 'mlp_moe_gen.up_proj')[0 if self.shape.gated else 1:]
         return Layer(
@@ -82,6 +84,16 @@ class GenerationTower:
             read('post_attention_layernorm_moe_gen'),
             *matrix('self_attn.add_q_proj', 'self_attn.add_k_proj', 'self_attn.add_v_proj'),
             *matrix('self_attn.to_add_out'), *matrix(*feed), *matrix('mlp_moe_gen.down_proj'))
+
+    def _quantised(self, name: str) -> tuple[Any, Any]:
+        """Return a float8 matrix and its scales (outputs, 1): the checkpoint's own where it has them."""
+        ready = getattr(self._source, 'quantised', None)
+        found = None if ready is None else ready(name)
+        if found is None:
+            quantised: tuple[Any, Any] = quantise_rows(self._tensor(name))
+            return quantised
+        weight, scale = found
+        return weight.to(self.device), scale.to(self.device)
 
     def _load_action_heads(self, domain_id: int) -> None:
         used, shape = self.action_channels, self.shape
