@@ -345,6 +345,14 @@ class GeneratorNode(LifecycleBase):
             self.logs.warn('late', f'a chunk took {chunk.latency_s:.3f} s and was thrown away, '
                                    f'{deadline_s:g} s is allowed (request_deadline_s)')
             return
+        ahead_s = (chunk.stamp_ns - self.now_ns()) * 1e-9
+        if ahead_s > self.values['max_age_s']:
+            # No observation is taken from that far ahead: the clock was set back while the chunk was made,
+            # and no image of the new time has come yet that would have told.
+            self.counters.add('chunks_dropped')
+            self.logs.warn('clock', f'a chunk was thrown away: its observation is {ahead_s:.1f} s in the '
+                                    'future; was the clock set back?')
+            return
         # Under the lock: no chunk of an old instruction follows the announcement of a new one.
         with self._state_lock:
             if epoch != self._epoch or not self.active:

@@ -1,13 +1,17 @@
 """What must not happen between a request and its chunk, however threads and lives of the node interleave."""
 
 import threading
+import time
 
+from camera_rig import SLOTS, CameraRig
 from cosmos3_ros.action import ExecuteInstruction
+import cosmos3_ros.msg as msg
 import cosmos3_ros.srv as srv
+from fake_arm import FakeArm
 import numpy as np
 import pytest
 from ros_graph import wait_for
-from test_generator_node import Bench, Client, StubPolicy
+from test_generator_node import QUICK, Bench, Client, StubbedGenerator, StubPolicy
 
 from cosmos3_ros.contracts import ActionChunk
 
@@ -101,3 +105,28 @@ def test_the_last_announcement_is_what_is_being_done(graph):
     bench.node.set_instruction('first')
     second.join(40.0)
     assert bench.node.instruction == 'second' and sent == ['first', 'second']
+
+
+def test_a_chunk_from_before_the_clock_was_set_back_is_thrown_away(graph):
+    """/clock goes back while the policy computes, and no image of the new time has come yet."""
+    arm, rig, offset_ns = FakeArm(graph), CameraRig(graph), [0]
+    arm.clock = lambda: time.time_ns() + offset_ns[0]
+    chunks = graph.collect(msg.ActionChunk, 'action_chunk')
+    node = graph.add(StubbedGenerator, sim_time=True, instruction='go', **QUICK)
+    node.trigger_configure()
+    node.trigger_activate()
+    wait_for(lambda: chunks, 'a chunk')
+    policy = node.stub
+    policy.gate.clear()
+    policy.waiting.clear()
+    assert policy.waiting.wait(40.0)
+    rig.silent.update(SLOTS)
+    arm.change = lambda _message: None
+    before_ns = node.now_ns()
+    offset_ns[0] = -100_000_000_000
+    wait_for(lambda: node.now_ns() < before_ns - 50_000_000_000, 'the clock to go back')
+    published, dropped = node.counters['chunks'], node.counters['chunks_dropped']
+    policy.gate.set()
+    wait_for(lambda: node.counters['chunks_dropped'] > dropped or node.counters['chunks'] > published,
+             'the end of the request')
+    assert node.counters['chunks'] == published, 'a chunk of the time before was published'
