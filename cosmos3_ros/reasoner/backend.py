@@ -60,6 +60,7 @@ class ReasonerBackend(Protocol):
     def prepare(self, clips: Sequence[Clip], question: Question) -> None:
         """Do whatever makes only the first answer about clips of these shapes slow.
 
+        :param question: Without what a user fills in; some words more are prepared for as well.
         :raises BackendError: The backend cannot answer about such clips.
         """
         ...

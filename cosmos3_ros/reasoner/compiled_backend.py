@@ -17,7 +17,7 @@ from .language_weights import LanguageWeights, take_weights
 from .local_backend import LocalBackend
 from .plain_math import PlainMath
 from .questions import PromptBook, Question
-from .static_decoder import StaticDecoder
+from .static_decoder import PROMPT_STEP, StaticDecoder
 from .video_prompt import VideoPrompt, build_prompt
 from .vision_tower import VisionTower
 
@@ -76,6 +76,7 @@ class CompiledBackend(LocalBackend):
     def prepare(self, clips: Sequence[Clip], question: Question) -> None:
         """Record what this question about clips of these shapes needs, so that its answer is not slow.
 
+        With up to :data:`PROMPT_STEP` tokens more, too: an instruction or a question will be filled in.
         Does nothing where nothing is recorded, on a CPU.
 
         :raises BackendError: Closed, no clips, or out of memory.
@@ -88,12 +89,13 @@ class CompiledBackend(LocalBackend):
             try:
                 with require('torch', 'model').inference_mode():
                     prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
-                    # As much room as real answers need decides which graphs are recorded; two tokens do it.
-                    written = self._decoder.write(
-                        decoder_input(self._model, prompt), question.max_new_tokens, lane)
-                    for _ in range(min(2, question.max_new_tokens)):
-                        next(written)
-                    written.close()
+                    given = decoder_input(self._model, prompt)
+                    for words in (0, PROMPT_STEP):
+                        # As much room as real answers need decides what is recorded; two tokens do it.
+                        written = self._decoder.write(given.lengthened(words), question.max_new_tokens, lane)
+                        for _ in range(min(2, question.max_new_tokens)):
+                            next(written)
+                        written.close()
             except RuntimeError as error:
                 raise BackendError(f'{self.engine} cannot record such clips: {error}') from error
 

@@ -1,8 +1,9 @@
 """What the static decoder keeps between answers: inputs, outputs and graphs per shape."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..resources import require
 from .device_graph import DeviceGraph
 from .plain_math import Turn
 from .vision_tower import Grid, VisionTables
@@ -24,6 +25,14 @@ class DecoderInput:
     visual: Any
     pixels: Any
     grids: tuple[Grid, ...]
+
+    def lengthened(self, tokens: int) -> 'DecoderInput':
+        """Return a prompt that ends with so many tokens more, any: to find out what such a length needs."""
+        torch = require('torch', 'model')
+        after = self.positions[:, -1:] + torch.arange(1, tokens + 1)
+        return replace(
+            self, ids=torch.cat([self.ids, self.ids[-1:].expand(tokens)]),
+            positions=torch.cat([self.positions, after], 1))
 
 
 @dataclass(slots=True, eq=False)

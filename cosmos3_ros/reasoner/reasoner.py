@@ -16,9 +16,6 @@ ImageSizes = Mapping[str, tuple[int, int]]
 FREE_PROMPTS = ('free', 'free_think')
 """Prompts of a free question: without and with reasoning."""
 
-LONG_INSTRUCTION = 'pick up the red cube beside the bowl and put it into the drawer, ' * 4
-"""As long as instructions get; a backend prepares for none and for this."""
-
 LONGEST_RAW = 16384
 """Characters of the verbatim answer that a report carries."""
 
@@ -102,12 +99,10 @@ class Reasoner:
         :param prompts: Further prompts that will be asked.
         :raises BackendError: The backend cannot answer about such clips.
         """
-        # An instruction may push the prompt over the edge of a bucket of lengths.
-        questions = [self._scene_question(clips, text) for text in ('', LONG_INSTRUCTION)]
         cameras = ', '.join(clip.camera for clip in clips)
+        questions = [self._scene_question(clips, '')]
         questions += [
-            self.prompts.ask(
-                name, None, instruction='', object='', question=LONG_INSTRUCTION, cameras=cameras)
+            self.prompts.ask(name, None, instruction='', object='', question='', cameras=cameras)
             for name in prompts]
         for question in questions:
             self.backend.prepare(clips, question)

@@ -5,7 +5,8 @@ are already sampled, and a test holds it to them token by token. It is our own b
 processor exists only where torchvision does, which a robot's perception needs for nothing else.
 
 The chat template wraps a video into ``<|vision_start|>...<|vision_end|>`` and transformers since
-5.10 keeps that wrapper around the per-patch ones, as this module does; older stacks drop it.
+5.10 keeps that wrapper around the per-patch ones, as this module does; older stacks drop it, and so does
+Cosmos3-Edge's processor, for whose checkpoints this module does too.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from .backend import BackendError
 from .questions import Question
 from .video_grid import bounded_size
 
+EDGE_PROCESSOR = 'Cosmos3EdgeVideoProcessor'
+
 _CONFIG_FILES = (('video_preprocessor_config.json', None), ('processor_config.json', 'video_processor'))
 
 
@@ -29,6 +32,9 @@ class VideoSettings:
 
     :param min_clip_pixels: Smallest frames x height x width; ``size.shortest_edge``.
     :param max_clip_pixels: Largest frames x height x width; ``size.longest_edge``.
+    :param edge: As Cosmos3-Edge has it: colours are the last axis of a patch, and the chat template's wrapper
+        around a video goes (``Cosmos3EdgeVideoProcessor.patchify`` and
+        ``Cosmos3EdgeProcessor.get_text_with_replacements`` of transformers 5.23).
     """
 
     patch_size: int = 16
@@ -38,6 +44,7 @@ class VideoSettings:
     image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     min_clip_pixels: int = 4096
     max_clip_pixels: int = 25165824
+    edge: bool = False
 
     @classmethod
     def load(cls, directory: Path, max_clip_pixels: int | None = None) -> 'VideoSettings':
@@ -54,11 +61,13 @@ class VideoSettings:
                 config = json.loads(file.read_text(encoding='utf-8'))
                 config = config[section] if section else config
                 size = config['size']
+                edge = config.get('video_processor_type') == EDGE_PROCESSOR
                 settings = cls(
-                    int(config.get('patch_size', 16)), int(config.get('temporal_patch_size', 2)),
+                    int(config.get('patch_size', 16)),
+                    int(config.get('temporal_patch_size', 1 if edge else 2)),
                     int(config.get('merge_size', 2)),
                     tuple(map(float, config['image_mean'])), tuple(map(float, config['image_std'])),
-                    int(size['shortest_edge']), int(max_clip_pixels or size['longest_edge']))
+                    int(size['shortest_edge']), int(max_clip_pixels or size['longest_edge']), edge)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise BackendError(f'checkpoint: {file} cannot be used: {error!r}') from error
             if settings.min_clip_pixels > settings.max_clip_pixels:
@@ -112,7 +121,8 @@ def patch_clip(
     values = (frames.float() - mean) / std
     t, h, w = len(frames) // pair, size[0] // patch, size[1] // patch
     blocks = values.view(t, pair, 3, h // merge, merge, patch, w // merge, merge, patch)
-    return blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1).contiguous(), (t, h, w)
+    order = (0, 3, 6, 4, 7, 5, 8, 2, 1) if settings.edge else (0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return blocks.permute(order).reshape(t * h * w, -1).contiguous(), (t, h, w)
 
 
 def patch_times_s(clip: Clip, pair: int = 2) -> tuple[float, ...]:
@@ -165,6 +175,8 @@ def build_prompt(
     patched = [patch_clip(clip, settings, device) for clip in clips]
     text = tokenizer.apply_chat_template(
         build_messages(clips, question), tokenize=False, add_generation_prompt=True)
+    if settings.edge:
+        text = text.replace(VISION_START + VIDEO_TOKEN + VISION_END, VIDEO_TOKEN)
     pieces = text.split(VIDEO_TOKEN)
     if len(pieces) != len(clips) + 1:
         raise BackendError(

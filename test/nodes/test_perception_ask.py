@@ -154,7 +154,7 @@ def test_the_model_is_prepared_for_these_cameras_before_it_is_active(graph):
     node.trigger_configure()
     assert node.state_label == 'inactive', node.failure
     prompts = [asked.prompt for _, asked in node.stub.prepared]
-    assert prompts == ['scene_report', 'scene_report', 'free']
+    assert prompts == ['scene_report', 'free']
     # No image has arrived: the sizes are those of the robot's file.
     assert {shapes for shapes, _ in node.stub.prepared} == {((4, 360, 640, 3),) * 2}
 
