@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv="${VENV:-.venv}"
-extras="${EXTRAS:-sim,model,record,remote,tensorrt,dev}"
+extras="${EXTRAS:-sim,model,record,remote,tensorrt,training,dev}"
 torch="torch==2.13.0"  # as in setup.cfg; installed first, so that no other package picks a build
 stamp="$venv/.cosmos3_ros_setup"
 

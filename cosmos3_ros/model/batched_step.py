@@ -19,6 +19,7 @@ from .tower_shape import TowerShape
 
 torch = require('torch', 'model')
 functional = require('torch.nn.functional', 'model')
+checkpointing = require('torch.utils.checkpoint', 'model')
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +130,11 @@ class BatchedStep:
             cos, sin = (torch.stack(part) for part in zip(*tables, strict=True))
         mask = self._mask(contexts.lengths, hidden.shape[1], vision.device)
         for layer, key, value in zip(model.layers, contexts.keys, contexts.values, strict=True):
-            hidden = self._layer(layer, hidden, key, value, cos, sin, mask)
+            if model.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpointing.checkpoint(
+                    self._layer, layer, hidden, key, value, cos, sin, mask, use_reentrant=False)
+            else:
+                hidden = self._layer(layer, hidden, key, value, cos, sin, mask)
         hidden = model.norm_moe_gen(hidden)
         vision_out = model.proj_out(hidden[:, pack.patches_per_frame:pack.vision_tokens])
         action_out = self._domain_linear(

@@ -1,0 +1,110 @@
+"""Training windows as the generator sees them: latents of 33 frames, and rows 0..32.
+
+The VAE is causal, so the latents of a window depend on its first frame: every window is encoded by
+itself, once, before training, and kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..generator.composed_view import View
+from ..generator.droid_joint import ROWS
+from ..model.picture_encoder import BYTE_VALUES
+from ..resources import require
+from .recording import Recording
+
+torch = require('torch', 'model')
+
+ENCODE_BATCH_PIXELS = 33 * 64 * 144 * 160
+"""Frames x height x width that are encoded together: 64 windows of the tiny view."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentWindows:
+    """Encoded windows of one recording.
+
+    :param latents: (N, 48, 9, h, w) float16, normalised per channel.
+    :param rows: float32 (N, 33, 8).
+    :param past: bool (N, 33), rows past the demonstration's end.
+    :param text_index: int64 (N,), index into ``texts``.
+    """
+
+    latents: Any
+    rows: Any
+    past: Any
+    text_index: NDArray[np.int64]
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self.rows)
+
+
+class ClipEncoder:
+    """Pictures to latents, whole clips at a time.
+
+    :param vae: ``diffusers.AutoencoderKLWan``.
+    :param view: Of the pictures.
+    :param device: Where to encode.
+    """
+
+    def __init__(self, vae: Any, view: View, device: Any) -> None:
+        self._vae, self._view, self._device = vae, view, torch.device(device)
+        rest = (view.canvas_height - view.height, view.canvas_width - view.width)
+        mirror = rest[0] < view.height and rest[1] < view.width
+        self._places = [
+            torch.from_numpy(np.pad(
+                np.arange(size), (0, more), mode='reflect' if mirror else 'edge')).to(self._device)
+            for size, more in zip((view.height, view.width), rest, strict=True)]
+        self._values = torch.from_numpy(BYTE_VALUES).to(self._device)
+        shape = (1, -1, 1, 1, 1)
+        self._mean = torch.tensor(vae.config.latents_mean, device=self._device).view(shape)
+        self._std = torch.tensor(vae.config.latents_std, device=self._device).view(shape)
+
+    def canvas(self, clips: Any) -> Any:
+        """Return the VAE's input, float32 (N, 3, T, canvas height, canvas width), -1..1.
+
+        :param clips: uint8 (N, T, H, W, 3), a tensor on the device.
+        """
+        placed = clips.index_select(2, self._places[0]).index_select(3, self._places[1])
+        return self._values[placed.permute(0, 4, 1, 2, 3).int()]
+
+    def distribution(self, clips: Any) -> Any:
+        """Return the VAE's posterior of clips, unnormalised."""
+        return self._vae.encode(self.canvas(clips).to(self._vae.dtype)).latent_dist
+
+    def encode(self, clips: Any) -> Any:
+        """Return normalised float32 latents (N, 48, 1 + (T - 1) / 4, h, w) of uint8 clips."""
+        with torch.no_grad():
+            raw = self.distribution(clips).mode().float()
+        return ((raw - self._mean) / self._std)[
+            ..., :self._view.latent_height, :self._view.latent_width].contiguous()
+
+
+def encode_windows(
+    recording: Recording, starts: NDArray[np.int64], encoder: ClipEncoder, view: View, device: Any,
+    keep: Any, report: Callable[[int, int], None] | None = None,
+) -> LatentWindows:
+    """Encode the windows that start at ``starts``.
+
+    :param keep: Device on which latents and rows stay.
+    :param report: Takes windows done and windows in all.
+    """
+    frames = recording.frame_rows(starts, ROWS)
+    rows, past = recording.action_rows(starts)
+    pixels = ROWS * view.canvas_height * view.canvas_width
+    size = max(1, ENCODE_BATCH_PIXELS // pixels)
+    found = []
+    for first in range(0, len(starts), size):
+        part = frames[first:first + size]
+        clips = torch.from_numpy(np.ascontiguousarray(recording.pictures[part])).to(device)
+        found.append(encoder.encode(clips).half().to(keep))
+        if report is not None:
+            report(min(first + size, len(starts)), len(starts))
+    return LatentWindows(
+        torch.cat(found), torch.from_numpy(rows).to(keep), torch.from_numpy(past).to(keep),
+        recording.text_index[starts], recording.texts)

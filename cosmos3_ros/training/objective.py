@@ -1,0 +1,49 @@
+"""What the loop needs of a stage: something to minimise, and weights to do it with."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..resources import require
+
+torch = require('torch', 'model')
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one forward.
+
+    :param step: Optimiser step, part of the noise's seed.
+    :param part: Which of the step's forwards, over all processes; likewise.
+    :param draws: (dataset, sample) of each.
+    """
+
+    step: int
+    part: int
+    draws: tuple[tuple[int, int], ...]
+
+
+class Objective(Protocol):
+    """A ``torch.nn.Module`` whose forward takes a :class:`Batch`."""
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        """Return scalars; ``loss`` is minimised, the others are written down."""
+
+    def trained(self) -> dict[str, Any]:
+        """Return the parameters that are trained, by their names in the checkpoint's files."""
+
+    def learning_rate_factor(self, name: str) -> float:
+        """Return what the learning rate of a parameter is multiplied with."""
+
+
+def noise_generator(device: Any, *numbers: int) -> Any:
+    """Return a generator whose stream belongs to these numbers alone (seed, stage, step, part)."""
+    mixed = 0x9E3779B97F4A7C15
+    for number in numbers:  # splitmix64's finaliser (Steele, Lea and Flood, 2014)
+        mixed = (mixed ^ number) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed = (mixed ^ (mixed >> 31)) * 0x94D049BB133111EB % 2**64
+    return torch.Generator(device=device).manual_seed(mixed % 2**63)
+
+
+def decays(name: str, parameter: Any) -> bool:
+    """Whether weight decay applies: to matrices, not to norms, biases and embeddings of modalities."""
+    return parameter.ndim > 1 and 'norm' not in name and not name.endswith('bias.weight')

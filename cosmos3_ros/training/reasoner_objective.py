@@ -1,0 +1,198 @@
+"""The reasoner's objective: the next token of the true answer, given clips and question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..reasoner.questions import Question
+from ..reasoner.video_prompt import VideoPrompt, VideoSettings, build_prompt
+from ..reasoner.vision_tower import VisionTower
+from ..resources import require
+from .clip_samples import ClipRecording, Examiner, as_clip
+from .objective import Batch
+from .settings import ReasonerSettings, TrainingError
+
+torch = require('torch', 'model')
+_STREAM = 2
+IGNORED = -100  # torch's cross entropy leaves such targets out
+
+# The unified checkpoint's names (transformers' conversion mapping of ``cosmos3_omni``, the other way round).
+_RENAMES = (
+    (re.compile(r'^model\.language_model\.'), ''), (re.compile(r'^model\.visual\.'), ''),
+    (re.compile(r'\.self_attn\.([qkv])_proj\.'), r'.self_attn.to_\1.'),
+    (re.compile(r'\.self_attn\.o_proj\.'), '.self_attn.to_out.'),
+    (re.compile(r'\.self_attn\.([qk])_norm\.'), r'.self_attn.norm_\1.'))
+
+
+def checkpoint_name(name: str) -> str:
+    """Return the name of a parameter of ``Cosmos3OmniForConditionalGeneration`` in the checkpoint's files."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptIds:
+    """A question's prompt, whose videos have the sizes of all clips.
+
+    :param positions: (3, N) rotary positions.
+    :param next_position: Of the answer's first token.
+    """
+
+    ids: tuple[int, ...]
+    positions: Any
+    next_position: int
+
+
+class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """See the module.
+
+    :param model: ``Cosmos3OmniForConditionalGeneration`` on its device.
+    :param recordings: One per dataset.
+    :param anchors: Kept frames at which clips end, per dataset; a draw's sample is an index into them.
+    :param video: How frames become patches.
+    :param seed: Of the questions.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, recordings: Sequence[ClipRecording],
+        anchors: Sequence[NDArray[np.int64]], examiner: Examiner, video: VideoSettings,
+        settings: ReasonerSettings, seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(True)
+        self._tokenizer, self._recordings, self._anchors = tokenizer, tuple(recordings), tuple(anchors)
+        self._examiner, self._video, self._settings, self._seed = examiner, video, settings, seed
+        self._tower = VisionTower(model)
+        self._prompts: dict[str, PromptIds] = {}
+        sizes = {tuple(r.pictures[s].shape[1:3] for s in settings.cameras) for r in recordings}
+        if len(sizes) != 1:
+            raise TrainingError(
+                f'reasoner: datasets with pictures of different sizes arrived: {sorted(sizes)}; train on one')
+
+    def trained(self) -> dict[str, Any]:
+        """See :class:`objective.Objective`."""
+        return {checkpoint_name(name): p for name, p in self.model.named_parameters()}
+
+    def learning_rate_factor(self, name: str) -> float:  # noqa: ARG002 (all alike)
+        """See :class:`objective.Objective`."""
+        return 1.0
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        """Return the mean cross entropy over the answers' tokens, and how many are right."""
+        asked, anchors = [], []
+        for i, (dataset, sample) in enumerate(batch.draws):
+            rng = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part, i])
+            anchor = int(self._anchors[dataset][sample])
+            asked.append(self._examiner.draw(self._recordings[dataset], anchor, rng))
+            anchors.append((dataset, anchor))
+        prompts = [self.prompt_ids(a.question, *anchors[0]) for a in asked]
+        answers = [self.answer_ids(a.answer) for a in asked]
+        return self.losses(prompts, answers, anchors)
+
+    def losses(
+        self, prompts: Sequence[PromptIds], answers: Sequence[Sequence[int]],
+        anchors: Sequence[tuple[int, int]],
+    ) -> dict[str, Any]:
+        """Return the losses of given answers to given prompts about given clips."""
+        device = self.model.lm_head.weight.device
+        longest = max(len(p.ids) + len(a) for p, a in zip(prompts, answers, strict=True))
+        count = len(prompts)
+        ids = torch.zeros((count, longest), dtype=torch.int64)
+        targets = torch.full((count, longest), IGNORED)
+        positions = torch.zeros((3, count, longest), dtype=torch.int64)
+        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            start, end = len(prompt.ids), len(prompt.ids) + len(answer)
+            ids[i, :end] = torch.tensor([*prompt.ids, *answer])
+            targets[i, start - 1:end - 1] = ids[i, start:end]
+            positions[:, i, :start] = prompt.positions
+            positions[:, i, start:end] = prompt.next_position + torch.arange(len(answer))
+        ids, targets, positions = (t.to(device) for t in (ids, targets, positions))
+        # Padding stands after every answer, so causality alone hides it: no mask is needed.
+        hidden = self._run(ids, positions, anchors)
+        wanted = targets != IGNORED
+        logits = self.model.lm_head(hidden[wanted]).float()
+        loss = torch.nn.functional.cross_entropy(logits, targets[wanted])
+        right = (logits.argmax(dim=-1) == targets[wanted]).float().mean()
+        return {'loss': loss, 'token_accuracy': right}
+
+    def _run(self, ids: Any, positions: Any, anchors: Sequence[tuple[int, int]]) -> Any:
+        """Return the language model's last hidden states, (batch, N, hidden)."""
+        features, levels = self._encode(anchors)
+        model = self.model.model
+        embedded = model.get_input_embeddings()(ids)
+        visual = ids == self.model.config.video_token_id
+        embedded = embedded.masked_scatter(visual[..., None], features.to(embedded.dtype))
+        return model.language_model(
+            inputs_embeds=embedded, position_ids=positions, attention_mask=None, use_cache=False,
+            visual_pos_masks=visual,
+            deepstack_visual_embeds=[level.to(embedded.dtype) for level in levels]).last_hidden_state
+
+    def _encode(self, anchors: Sequence[tuple[int, int]]) -> tuple[Any, list[Any]]:
+        """Return vision features and deepstack levels, sample by sample, cameras in their order."""
+        device = self.model.lm_head.weight.device
+        pixels, grids = [], []
+        for slot in self._settings.cameras:
+            frames = np.stack([
+                self._recordings[d].pictures[slot][self._recordings[d].clip_rows(a, self._settings.frames)]
+                for d, a in anchors])
+            patches, grid = batch_patches(torch.from_numpy(frames).to(device), self._video)
+            pixels.append(patches)
+            grids.append((len(anchors) * grid[0], grid[1], grid[2]))
+        merged, levels = self._tower.encode(
+            torch.cat(pixels).to(self.model.dtype), self._tower.tables(tuple(grids)))
+        counts = self._tower.tokens(tuple(grids))
+
+        def by_sample(states: Any) -> Any:
+            parts = [part.unflatten(0, (len(anchors), -1)) for part in states.split(counts)]
+            return torch.cat(parts, dim=1).flatten(0, 1)
+
+        return by_sample(merged), [by_sample(level) for level in levels]
+
+    def prompt_ids(self, question: Question, dataset: int, anchor: int) -> PromptIds:
+        """Return a question's prompt; all clips have the same size and times, so any one will do."""
+        if question.text not in self._prompts:
+            clips = [as_clip(self._recordings[dataset], anchor, slot, self._settings)
+                     for slot in self._settings.cameras]
+            prompt = build_prompt(self._tokenizer, clips, question, self._video)
+            self._check_sizes(prompt)
+            positions, _ = self.model.model.get_rope_index(
+                prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
+            self._prompts[question.text] = PromptIds(
+                tuple(int(i) for i in prompt.input_ids[0]), positions[:, 0], int(positions.max()) + 1)
+        return self._prompts[question.text]
+
+    def _check_sizes(self, prompt: VideoPrompt) -> None:
+        sizes = [self._recordings[0].pictures[slot].shape[1:3] for slot in self._settings.cameras]
+        wanted = [[self._settings.frames // self._video.temporal_patch_size, *(
+            side // self._video.patch_size for side in size)] for size in sizes]
+        if prompt.video_grid_thw.tolist() != wanted:
+            raise TrainingError(
+                f'reasoner: clips of {self._settings.frames} frames of {sizes} arrived, which the video '
+                f'prompt scales to {prompt.video_grid_thw.tolist()} patches; sides must be multiples of 32 '
+                f'and clips of {self._video.min_clip_pixels} to {self._video.max_clip_pixels} pixels. Change '
+                'max_frame_pixels')
+
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Return an answer's tokens, the end of the turn included."""
+        ids = self._tokenizer(text, add_special_tokens=False)['input_ids']
+        return (*(int(i) for i in ids), int(self._tokenizer.eos_token_id))
+
+
+def batch_patches(frames: Any, settings: VideoSettings) -> tuple[Any, tuple[int, int, int]]:
+    """Return patches of many clips of one size and one clip's grid; see :func:`video_prompt.patch_clip`.
+
+    :param frames: uint8 (clips, T, H, W, 3), sides multiples of 32.
+    """
+    pair, patch, merge = settings.temporal_patch_size, settings.patch_size, settings.merge_size
+    mean = torch.tensor(settings.image_mean, device=frames.device).view(3, 1, 1) * 255.0
+    std = torch.tensor(settings.image_std, device=frames.device).view(3, 1, 1) * 255.0
+    values = (frames.permute(0, 1, 4, 2, 3).float() - mean) / std
+    clips, count, _, height, width = values.shape
+    t, h, w = count // pair, height // patch, width // patch
+    blocks = values.view(clips * t, pair, 3, h // merge, merge, patch, w // merge, merge, patch)
+    return blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(clips * t * h * w, -1), (t, h, w)

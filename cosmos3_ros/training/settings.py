@@ -1,0 +1,336 @@
+"""What a training run is told: plain values, checked where they enter. Written as YAML by people.
+
+Every class below is a section of the file; :mod:`settings_file` reads it.
+"""
+
+from dataclasses import dataclass, field, fields
+import math
+
+from ..model.tiny import PRESETS
+
+STAGES = ('vae', 'reasoner', 'generator')
+"""In the order in which they are trained: the reasoner's language model is the generator's understanding
+tower, so it is finished, and then frozen, before the generator learns to read it."""
+
+TRAINABLE = ('generation', 'generation_lora', 'all')
+STORAGE = ('float16', 'bfloat16', 'float32')
+
+
+class TrainingError(ValueError):
+    """A run cannot start or go on. The text says what arrived, what is allowed and what to change."""
+
+
+def check_range(where: str, name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside ``low`` to ``high``.
+
+    :raises TrainingError: It is.
+    """
+    if not (math.isfinite(value) and low <= value <= high):
+        raise TrainingError(f'{where}.{name}: {value} arrived, {low:g} to {high:g} is allowed')
+
+
+def check_choice(where: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a word that is none of ``allowed``.
+
+    :raises TrainingError: It is none.
+    """
+    if value not in allowed:
+        raise TrainingError(f'{where}.{name}: {value!r} arrived, one of {", ".join(allowed)} is allowed')
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetEntry:
+    """One LeRobot v3 dataset.
+
+    :param path: Its directory; relative paths start where the command runs.
+    :param weight: Share of the samples, relative to the others'.
+    :param blank_cameras: Camera slots that it lacks and that are shown black.
+    :param window_stride: Every how many frames a training window starts.
+    """
+
+    path: str
+    weight: float = 1.0
+    blank_cameras: tuple[str, ...] = ()
+    window_stride: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        check_range('data.datasets', 'weight', self.weight, 1e-6, 1e6)
+        check_range('data.datasets', 'window_stride', self.window_stride, 1, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """What is trained on.
+
+    :param held_out: Share of each dataset's episodes, its last ones, that are never trained on.
+    :param workers: Processes that decode videos.
+    """
+
+    datasets: tuple[DatasetEntry, ...]
+    held_out: float = 0.05
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        if not self.datasets:
+            raise TrainingError('data.datasets: none arrived, at least one is needed')
+        check_range('data', 'held_out', self.held_out, 0.0, 0.9)
+        check_range('data', 'workers', self.workers, 1, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class StartSettings:
+    """What the weights start from: exactly one of both.
+
+    :param preset: Random weights of a shape of our own.
+    :param checkpoint: Directory or Hub id.
+    :param revision: Of a Hub id.
+    :param contract: For a directory that does not say its contract.
+    """
+
+    preset: str | None = None
+    checkpoint: str | None = None
+    revision: str | None = None
+    contract: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse none or both, and unknown presets."""
+        if (self.preset is None) == (self.checkpoint is None):
+            raise TrainingError('start: exactly one of preset and checkpoint is needed')
+        if self.preset is not None:
+            check_choice('start', 'preset', self.preset, tuple(PRESETS))
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserSettings:
+    """AdamW, warm-up, then a cosine down to a fraction.
+
+    Betas, epsilon, weight decay and clipping: NVIDIA's recipe for the DROID policy (facts sheet 8).
+
+    :param steps: Optimiser steps of the stage.
+    :param batch: Samples per step, all processes and micro-batches together.
+    :param micro_batch: Samples per forward and process; 0 is all of them.
+    :param ema_decay: Of the averaged weights, which are what is kept; 0 keeps the last ones.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    micro_batch: int = 0
+    warmup_steps: int = 0
+    final_fraction: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.05
+    gradient_norm: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        for name, low, high in (
+                ('steps', 1, 10_000_000), ('batch', 1, 1_000_000), ('micro_batch', 0, 1_000_000),
+                ('learning_rate', 1e-9, 1.0), ('warmup_steps', 0, 1_000_000), ('final_fraction', 0.0, 1.0),
+                ('beta1', 0.0, 0.9999), ('beta2', 0.0, 0.99999), ('epsilon', 1e-16, 1e-2),
+                ('weight_decay', 0.0, 10.0), ('gradient_norm', 1e-6, 1e6), ('ema_decay', 0.0, 0.99999)):
+            check_range('optimiser', name, getattr(self, name), low, high)
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise TrainingError(
+                f'optimiser.micro_batch: {self.micro_batch} arrived, a divisor of batch {self.batch} is '
+                'needed')
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of step 0, 1, 2, ..."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+        return self.learning_rate * (self.final_fraction + (1.0 - self.final_fraction) * fall)
+
+
+@dataclass(frozen=True, slots=True)
+class VaeSettings:
+    """The autoencoder: reconstruction of short clips of the composed view.
+
+    :param frames: Video frames of a clip, 1 + a multiple of 4.
+    :param kl_weight: Of the Kullback-Leibler term, per latent value.
+    :param square_weight: Of the squared error beside the absolute one: it minds small things that move.
+    :param statistics_clips: Clips that mean and deviation of the latents are measured on.
+    """
+
+    optimiser: OptimiserSettings
+    frames: int = 5
+    kl_weight: float = 1e-6
+    square_weight: float = 10.0
+    statistics_clips: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        check_range('vae', 'frames', self.frames, 1, 257)
+        if self.frames % 4 != 1:
+            raise TrainingError(f'vae.frames: {self.frames} arrived, 1 + a multiple of 4 is allowed')
+        check_range('vae', 'kl_weight', self.kl_weight, 0.0, 1.0)
+        check_range('vae', 'square_weight', self.square_weight, 0.0, 1000.0)
+        check_range('vae', 'statistics_clips', self.statistics_clips, 2, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonerSettings:
+    """The reasoner: clip and question in, answer out; the loss is on the answer's tokens.
+
+    :param cameras: Whose clips are shown, in the order in which ``perception`` shows them.
+    :param frames: Frames of a clip.
+    :param fps: Frames per second of a clip.
+    :param max_frame_pixels: Larger frames are scaled down, as ``perception`` does with its parameter.
+    :param scene_share: Share of samples that ask for the whole scene; the others ask for facts.
+    :param anchor_stride: Every how many frames of an episode a clip may end.
+    """
+
+    optimiser: OptimiserSettings
+    cameras: tuple[str, ...] = ('wrist', 'exterior_1', 'exterior_2')
+    frames: int = 8
+    fps: float = 4.0
+    max_frame_pixels: int = 61440
+    scene_share: float = 0.6
+    anchor_stride: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        check_range('reasoner', 'frames', self.frames, 2, 256)
+        check_range('reasoner', 'fps', self.fps, 0.1, 60.0)
+        check_range('reasoner', 'max_frame_pixels', self.max_frame_pixels, 1024, 2**24)
+        check_range('reasoner', 'scene_share', self.scene_share, 0.0, 1.0)
+        check_range('reasoner', 'anchor_stride', self.anchor_stride, 1, 64)
+        if self.frames % 2 or not self.cameras:
+            raise TrainingError(
+                f'reasoner: frames {self.frames}, cameras {list(self.cameras)} arrived; an even number of '
+                'frames and at least one camera are needed')
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Adapters on the generation tower's matrices (peft); merged when the checkpoint is written."""
+
+    rank: int = 32
+    alpha: float = 64.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        check_range('generator.lora', 'rank', self.rank, 1, 1024)
+        check_range('generator.lora', 'alpha', self.alpha, 0.1, 4096.0)
+        check_range('generator.lora', 'dropout', self.dropout, 0.0, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorSettings:
+    """Flow matching in the DROID contract; defaults are NVIDIA's recipe for it (facts sheet 8).
+
+    :param trainable: ``generation`` (tower, heads, time embedder; the understanding tower is frozen),
+        ``generation_lora`` (adapters on that tower, heads in full) or ``all``.
+    :param head_learning_rate: Factor on the learning rate of the action heads.
+    :param action_weight: Of the actions' loss against the video's.
+    :param loss_scale: Of both.
+    :param shift: Flow shift of the noise levels; what the policy samples with.
+    :param timestep_mean: Of the logit-normal noise levels.
+    :param timestep_std: Likewise.
+    :param uniform_share: Share of samples whose level is uniform before the shift. The sampler starts at
+        0.9998, which logit-normal levels almost never reach.
+    :param text_dropout: Share of samples without a text, for classifier-free guidance.
+    :param padding_weight: Of action rows after the demonstration's end, where the last one is repeated.
+    :param reinitialise_heads: Start the action heads anew, as NVIDIA does for a new robot.
+    :param latents: Where encoded windows are kept: ``device`` or ``host``.
+    :param lora: Only with ``generation_lora``.
+    """
+
+    optimiser: OptimiserSettings
+    trainable: str = 'generation'
+    head_learning_rate: float = 5.0
+    action_weight: float = 10.0
+    loss_scale: float = 10.0
+    shift: float = 5.0
+    timestep_mean: float = 0.0
+    timestep_std: float = 1.0
+    uniform_share: float = 0.0
+    text_dropout: float = 0.1
+    padding_weight: float = 1.0
+    reinitialise_heads: bool = False
+    latents: str = 'device'
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        check_choice('generator', 'trainable', self.trainable, TRAINABLE)
+        check_choice('generator', 'latents', self.latents, ('device', 'host'))
+        for name, low, high in (
+                ('head_learning_rate', 0.0, 100.0), ('action_weight', 0.0, 1000.0), ('loss_scale', 1e-3, 1e3),
+                ('shift', 0.1, 100.0), ('timestep_mean', -5.0, 5.0), ('timestep_std', 0.01, 5.0),
+                ('uniform_share', 0.0, 1.0), ('text_dropout', 0.0, 1.0), ('padding_weight', 0.0, 1.0)):
+            check_range('generator', name, getattr(self, name), low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How the run is carried out and written down.
+
+    :param autocast: ``bfloat16`` on CUDA, or ``none``. Weights and optimiser are float32 in any case, unless
+        ``frozen_bfloat16``.
+    :param frozen_bfloat16: Keep weights that are not trained in bfloat16: Nano fits one device.
+    :param compile: Let torch compile the objective.
+    :param gradient_checkpointing: Of the generation tower's layers: less memory, a third more work.
+    :param log_every: Steps between two entries of the log.
+    :param snapshot_every_s: Seconds between two snapshots.
+    :param store: Type of the weights on disk.
+    """
+
+    autocast: str = 'bfloat16'
+    frozen_bfloat16: bool = False
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    log_every: int = 20
+    snapshot_every_s: float = 120.0
+    store: str = 'float16'
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        check_choice('run', 'autocast', self.autocast, ('bfloat16', 'none'))
+        check_choice('run', 'store', self.store, STORAGE)
+        if self.frozen_bfloat16 and self.autocast != 'bfloat16':
+            raise TrainingError('run.frozen_bfloat16: it needs autocast: bfloat16, none arrived')
+        check_range('run', 'log_every', self.log_every, 1, 100_000)
+        check_range('run', 'snapshot_every_s', self.snapshot_every_s, 0.0, 86_400.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """A whole run. Stages that are left out keep the weights they start from.
+
+    :param name: Of the checkpoint.
+    :param seed: Of weights, samples and noise.
+    """
+
+    name: str
+    data: DataSettings
+    start: StartSettings
+    seed: int = 0
+    run: RunSettings = field(default_factory=RunSettings)
+    vae: VaeSettings | None = None
+    reasoner: ReasonerSettings | None = None
+    generator: GeneratorSettings | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a run without stages."""
+        check_range('', 'seed', self.seed, 0, 2**31 - 1)
+        if not self.stages:
+            raise TrainingError(f'no stage arrived, at least one of {", ".join(STAGES)} is needed')
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the file has, in their order."""
+        return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+
+def section_names(kind: type) -> tuple[str, ...]:
+    """Return the keys that a section may have."""
+    return tuple(f.name for f in fields(kind))

@@ -1,0 +1,238 @@
+"""Each stage: load its part of the checkpoint, train it, write it back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..generator.composed_view import View
+from ..generator.prompt import build_prompt
+from ..model.checkpoint import Checkpoint
+from ..model.loading import load_tokenizer, load_transformer, load_vae
+from ..model.prompt_tokens import prompt_tokens
+from ..reasoner.model_loading import load_model
+from ..reasoner.questions import PromptBook
+from ..reasoner.video_prompt import VideoSettings
+from ..resources import require
+from .clip_samples import Examiner
+from .draws import WeightedDraws
+from .generator_objective import GeneratorObjective
+from .latent_windows import ClipEncoder, LatentWindows, encode_windows
+from .lora import merged_tensors
+from .output_checkpoint import OutputCheckpoint
+from .preparation import prepare_clips, prepare_recording
+from .reasoner_objective import ReasonerObjective
+from .recording import Recording
+from .settings import TrainingError, TrainingSettings
+from .settings_file import settings_digest
+from .training_loop import StageResult, TrainingLoop
+from .vae_objective import VaeObjective, latent_statistics
+from .weight_files import update_json
+
+torch = require('torch', 'model')
+
+Say = Callable[[str], None]
+NO_LIMIT = float('inf')
+
+
+@dataclass
+class Workplace:
+    """What all stages of a run share.
+
+    :param accelerator: ``accelerate.Accelerator``.
+    :param say: Takes lines for people.
+    :param note: Takes entries of the log.
+    :param remaining_s: Seconds that this piece may still take.
+    """
+
+    settings: TrainingSettings
+    output: OutputCheckpoint
+    accelerator: Any
+    say: Say
+    note: Callable[[dict[str, Any]], None]
+    remaining_s: Callable[[], float]
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint as it was when the run began: sizes and configs, which do not change."""
+        return Checkpoint.open(self.output.directory)
+
+    @property
+    def device(self) -> Any:
+        """Where training happens."""
+        return self.accelerator.device
+
+    @cached_property
+    def view(self) -> View:
+        """The composed camera view."""
+        return View.of(*self.checkpoint.view)
+
+    @cached_property
+    def recordings(self) -> list[Recording]:
+        """All datasets' composed views, prepared on first use."""
+        data = self.settings.data
+        return [
+            prepare_recording(entry, self.view, self.prepared, data.workers, self.progress)
+            for entry in data.datasets]
+
+    @property
+    def prepared(self) -> Path:
+        """Where decoded pictures are kept."""
+        return self.output.run_directory / 'prepared'
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say how far something is, ten times."""
+        if done == total or done * 10 // total != (done - 1) * 10 // total:
+            self.say(f'{what}: {done} of {total}')
+
+    def draws(self, sizes: Sequence[int], batch: int, stream: int) -> WeightedDraws:
+        """Return which samples each step takes, of all datasets with their weights."""
+        weights = [entry.weight for entry in self.settings.data.datasets]
+        return WeightedDraws(sizes, weights, batch, self.settings.seed * 16 + stream)
+
+    def loop(self, stage: str, objective: Any, draw: Callable[[int], Any]) -> TrainingLoop:
+        """Return the loop of a stage, resumed if it was begun before."""
+        section = getattr(self.settings, stage)
+        loop = TrainingLoop(
+            stage, objective, draw, section.optimiser, self.settings.run, self.accelerator,
+            self.output.run_directory, settings_digest(self.settings, stage))
+        if loop.resume():
+            self.say(f'{stage}: goes on at step {loop.step}')
+        return loop
+
+
+def run_vae(place: Workplace) -> StageResult:
+    """Train the autoencoder, then measure its latents."""
+    settings = place.settings.vae
+    assert settings is not None
+    data = place.settings.data
+    starts = [
+        recording.starts(data.held_out, entry.window_stride)
+        for recording, entry in zip(place.recordings, data.datasets, strict=True)]
+    vae = load_vae(place.checkpoint, 'cpu', 'float32').to(place.device)
+    objective = VaeObjective(
+        vae, place.recordings, starts, settings, place.view, place.device, place.settings.seed)
+    draws = place.draws([len(s) for s in starts], settings.optimiser.batch, 1)
+    loop = place.loop('vae', objective, draws)
+    result = loop.run(place.remaining_s, place.note)
+    if result.done and place.accelerator.is_main_process:
+        with torch.no_grad():
+            for name, parameter in vae.named_parameters():
+                parameter.copy_(loop.average.values[name])
+        place.output.write_weights('vae', loop.average.values)
+        # Statistics are of the weights as stored, on other clips than those of any step.
+        stored = load_vae(Checkpoint.open(place.output.directory), 'cpu', 'float32').to(place.device)
+        measured = VaeObjective(
+            stored, place.recordings, starts, settings, place.view, place.device, place.settings.seed)
+        mean, deviation = latent_statistics(
+            measured, place.draws([len(s) for s in starts], settings.statistics_clips, 9)(0))
+        update_json(place.output.directory / 'vae' / 'config.json', {
+            'latents_mean': mean, 'latents_std': deviation})
+    return result
+
+
+def run_reasoner(place: Workplace) -> StageResult:
+    """Train the reasoner, language model and vision tower."""
+    settings = place.settings.reasoner
+    assert settings is not None
+    data = place.settings.data
+    recordings = [
+        prepare_clips(entry, settings, place.prepared, data.workers, place.progress)
+        for entry in data.datasets]
+    anchors = [r.anchors(data.held_out, held_out=False) for r in recordings]
+    model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
+    objective = ReasonerObjective(
+        model, tokenizer, recordings, anchors, Examiner(PromptBook.load(), settings),
+        VideoSettings.load(place.output.directory, settings.frames * settings.max_frame_pixels), settings,
+        place.settings.seed)
+    draws = place.draws([len(a) for a in anchors], settings.optimiser.batch, 2)
+    loop = place.loop('reasoner', objective, draws)
+    result = loop.run(place.remaining_s, place.note)
+    if result.done and place.accelerator.is_main_process:
+        vision = {checkpoint: value for checkpoint, value in loop.average.values.items()
+                  if checkpoint.startswith(VISION_PREFIXES)}
+        place.output.write_weights('vision_encoder', vision)
+        place.output.write_weights('transformer', {
+            name: value for name, value in loop.average.values.items() if name not in vision})
+    return result
+
+
+VISION_PREFIXES = ('blocks.', 'merger.', 'patch_embed.', 'pos_embed.', 'deepstack_merger_list.')
+
+
+def make_generator_objective(place: Workplace, windows: Sequence[LatentWindows]) -> GeneratorObjective:
+    """Load the transformer and build its objective."""
+    settings = place.settings.generator
+    assert settings is not None
+    run = place.settings.run
+    frozen = 'bfloat16' if run.frozen_bfloat16 else 'float32'
+    transformer = load_transformer(place.checkpoint, 'cpu', frozen)
+    if settings.reinitialise_heads:
+        from ..model.random_weights import draw
+
+        for name, parameter in transformer.named_parameters():
+            if name.startswith(('action_proj_in.', 'action_proj_out.', 'action_modality_embed')):
+                fresh = draw(name, tuple(parameter.shape), place.settings.seed)
+                parameter.data.copy_(torch.from_numpy(fresh))
+    transformer.to(place.device)
+    if run.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    tokenizer = load_tokenizer(place.checkpoint)
+    canvas = (place.view.canvas_height, place.view.canvas_width)
+
+    def tokenize(text: str) -> tuple[int, ...]:
+        return prompt_tokens(
+            tokenizer, build_prompt(text, place.checkpoint.prompt_variant, canvas) if text else '')
+
+    return GeneratorObjective(transformer, windows, tokenize, settings, place.settings.seed)
+
+
+def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int | None = None,
+                      ) -> list[LatentWindows]:
+    """Encode all datasets' windows with the checkpoint's VAE."""
+    settings = place.settings.generator
+    dtype = 'bfloat16' if place.settings.run.frozen_bfloat16 else 'float32'
+    vae = load_vae(Checkpoint.open(place.output.directory), 'cpu', dtype).to(place.device)
+    encoder = ClipEncoder(vae, place.view, place.device)
+    keep = 'cpu' if settings is not None and settings.latents == 'host' else place.device
+    found = []
+    for recording, entry in zip(place.recordings, place.settings.data.datasets, strict=True):
+        starts = recording.starts(
+            place.settings.data.held_out, stride or entry.window_stride, held_out=held_out)
+        found.append(encode_windows(
+            recording, np.asarray(starts), encoder, place.view, place.device, keep,
+            partial(place.progress, f'{recording.name}: windows encoded')))
+    return found
+
+
+def run_generator(place: Workplace) -> StageResult:
+    """Train the generation tower to denoise future video and actions."""
+    settings = place.settings.generator
+    assert settings is not None
+    windows = encode_recordings(place)
+    objective = make_generator_objective(place, windows)
+    draws = place.draws([len(w) for w in windows], settings.optimiser.batch, 3)
+    loop = place.loop('generator', objective, draws)
+    result = loop.run(place.remaining_s, place.note)
+    if result.done and place.accelerator.is_main_process:
+        place.output.write_weights(
+            'transformer', merged_tensors(objective.transformer, loop.average.values))
+    return result
+
+
+RUNNERS: dict[str, Callable[[Workplace], StageResult]] = {
+    'vae': run_vae, 'reasoner': run_reasoner, 'generator': run_generator}
+
+
+def stage_facts(result: StageResult, settings: TrainingSettings, device: str) -> dict[str, Any]:
+    """Return what the checkpoint remembers of a stage."""
+    if not result.done:
+        raise TrainingError(f'stage {result.stage}: it is not done')
+    tail = result.log[-1] if result.log else {}
+    return {
+        'steps': result.steps, 'seconds': round(result.seconds, 1), 'step_s': result.step_s, 'device': device,
+        'last': {k: v for k, v in tail.items() if k not in ('step', 'learning_rate')},
+        'settings': asdict(getattr(settings, result.stage))}

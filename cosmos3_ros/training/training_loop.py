@@ -1,0 +1,198 @@
+"""The loop that all stages share: optimiser, clipping, averaging, log, snapshots, a limit on time."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+import json
+import math
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from ..resources import require
+from .averaging import AveragedWeights
+from .objective import Batch, Objective, decays
+from .settings import OptimiserSettings, RunSettings, TrainingError
+from .snapshots import load_snapshot, restore_generators, save_snapshot
+
+torch = require('torch', 'model')
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """How a stage ended.
+
+    :param done: False if time ran out first.
+    :param step_s: Median seconds of a step of this piece.
+    :param seconds: All pieces together.
+    :param log: One entry per ``log_every`` steps: step and means since the one before.
+    """
+
+    stage: str
+    done: bool
+    steps: int
+    step_s: float
+    seconds: float
+    log: tuple[dict[str, float], ...]
+
+
+class TrainingLoop:
+    """Trains one objective.
+
+    :param stage: Names files and messages.
+    :param objective: What is minimised.
+    :param draw: Step to all draws of that step, over all processes.
+    :param accelerator: ``accelerate.Accelerator``.
+    :param directory: Where the snapshot and the log of this stage lie.
+    :param digest: Of the settings, kept in the snapshot.
+    :param clock_s: Monotonic seconds, for durations only.
+    """
+
+    def __init__(
+        self, stage: str, objective: Objective, draw: Callable[[int], tuple[tuple[int, int], ...]],
+        optimiser: OptimiserSettings, run: RunSettings, accelerator: Any, directory: Path, digest: str, *,
+        clock_s: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._stage, self._draw, self._settings, self._run = stage, draw, optimiser, run
+        self._accelerator, self._directory, self._digest = accelerator, directory, digest
+        self._clock_s = clock_s
+        self._parameters = objective.trained()
+        if not self._parameters:
+            raise TrainingError(f'stage {stage}: nothing is trained; change its setting trainable')
+        objective.train()  # type: ignore[attr-defined]  # adapters may drop out
+        groups: dict[tuple[float, bool], list[Any]] = {}
+        for name, parameter in self._parameters.items():
+            key = (objective.learning_rate_factor(name), decays(name, parameter))
+            groups.setdefault(key, []).append(parameter)
+        self._factors = [factor for factor, _ in groups]
+        prepared = torch.compile(objective) if run.compile else objective
+        self._objective = accelerator.prepare(prepared)
+        self._optimiser = accelerator.prepare(torch.optim.AdamW(
+            [{'params': parameters, 'weight_decay': optimiser.weight_decay if decay else 0.0}
+             for (_, decay), parameters in groups.items()],
+            lr=optimiser.learning_rate, betas=(optimiser.beta1, optimiser.beta2), eps=optimiser.epsilon,
+            fused=accelerator.device.type == 'cuda' or None))
+        self.average = AveragedWeights(self._parameters, optimiser.ema_decay)
+        self.step = 0
+        self._sums: dict[str, Any] = {}
+        self._since = 0
+        self._log: list[dict[str, float]] = []
+        self._seconds = 0.0
+
+    @property
+    def snapshot_path(self) -> Path:
+        """Where the snapshot lies."""
+        return self._directory / f'{self._stage}.snapshot.pt'
+
+    def resume(self) -> bool:
+        """Go on from the snapshot, if there is one.
+
+        :raises TrainingError: It is broken or of other settings.
+        """
+        content = load_snapshot(self.snapshot_path, self._digest)
+        if content is None:
+            return False
+        if set(content['weights']) != set(self._parameters):
+            raise TrainingError(f'snapshot {self.snapshot_path}: it is of another model')
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(content['weights'][name])
+        self._optimiser.load_state_dict(content['optimiser'])
+        self.average.restore(content['average'])
+        restore_generators(content['generators'])
+        self.step, self._seconds = int(content['step']), float(content['seconds'])
+        self._log = list(content['log'])
+        device = self._accelerator.device
+        self._sums = {name: value.to(device) for name, value in content['sums'].items()}
+        self._since = int(content['since'])
+        return True
+
+    def save(self) -> None:
+        """Write the snapshot."""
+        if self._accelerator.is_main_process:
+            save_snapshot(self.snapshot_path, {
+                'digest': self._digest, 'step': self.step, 'seconds': self._seconds, 'log': self._log,
+                'weights': {name: p.detach() for name, p in self._parameters.items()},
+                'sums': self._sums, 'since': self._since,
+                'optimiser': self._optimiser.state_dict(), 'average': self.average.state()})
+            (self._directory / f'{self._stage}.log.jsonl').write_text(
+                ''.join(json.dumps(entry) + '\n' for entry in self._log), encoding='utf-8')
+
+    def run(self, remaining_s: Callable[[], float], report: Report | None = None) -> StageResult:
+        """Train until the stage is done or time runs out; either way a snapshot is left.
+
+        :param remaining_s: Seconds that may still be spent; may be infinite.
+        :param report: Takes every entry of the log as it is made.
+        :raises TrainingError: The loss is no number any more.
+        """
+        durations: list[float] = []
+        saved_at = self._clock_s()
+        while self.step < self._settings.steps:
+            began = self._clock_s()
+            # The last step must not outlast the limit: twice the usual step is kept free.
+            if remaining_s() < 2.0 * _median(durations):
+                break
+            for name, value in self._take_step().items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._since += 1
+            self.step += 1
+            if self._since == self._run.log_every or self.step == self._settings.steps:
+                self._write_log(report)
+            took = self._clock_s() - began
+            durations.append(took)
+            self._seconds += took
+            if self._clock_s() - saved_at > self._run.snapshot_every_s:
+                self.save()
+                saved_at = self._clock_s()
+        self.save()
+        return StageResult(
+            self._stage, self.step >= self._settings.steps, self.step, _median(durations), self._seconds,
+            tuple(self._log))
+
+    def _take_step(self) -> dict[str, Any]:
+        """Return the step's mean values, still on the device."""
+        settings, accelerator = self._settings, self._accelerator
+        for group, factor in zip(self._optimiser.param_groups, self._factors, strict=True):
+            group['lr'] = settings.learning_rate_at(self.step) * factor
+        draws = self._draw(self.step)
+        world, rank = accelerator.num_processes, accelerator.process_index
+        size = settings.micro_batch or max(1, len(draws) // world)
+        parts = [draws[i:i + size] for i in range(0, len(draws), size)]
+        mine = [(i, part) for i, part in enumerate(parts) if i % world == rank]
+        values: dict[str, Any] = {}
+        for number, (i, part) in enumerate(mine):
+            share = len(part) * world / len(draws)
+            last = number + 1 == len(mine)
+            with _sync(accelerator, self._objective, last):
+                found = self._objective(Batch(self.step, i, tuple(part)))
+                accelerator.backward(found['loss'] * share)
+            for name, value in found.items():
+                values[name] = values.get(name, 0.0) + value.detach().float() * share
+        norm = accelerator.clip_grad_norm_(list(self._parameters.values()), settings.gradient_norm)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self.average.update()
+        return {**values, 'gradient_norm': norm.detach().float()}
+
+    def _write_log(self, report: Report | None) -> None:
+        entry = {name: float(value) / self._since for name, value in self._sums.items()}
+        if not math.isfinite(entry['loss']):
+            raise TrainingError(
+                f'stage {self._stage}: the loss is {entry["loss"]} at step {self.step}; lower learning_rate, '
+                'or check the data')
+        entry |= {'step': float(self.step), 'learning_rate': self._settings.learning_rate_at(self.step - 1)}
+        self._log.append(entry)
+        self._sums, self._since = {}, 0
+        if report is not None and self._accelerator.is_main_process:
+            report({'stage': self._stage, **entry})
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else 0.0
+
+
+def _sync(accelerator: Any, objective: Any, last: bool) -> Any:
+    """Exchange gradients between processes with the last forward of a step only."""
+    return nullcontext() if last else accelerator.no_sync(objective)

@@ -1,0 +1,103 @@
+"""A training file is refused with the key that is wrong; the shipped ones are read."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from cosmos3_ros.cli.main import main
+from cosmos3_ros.resources import shared_file
+from cosmos3_ros.training.settings import OptimiserSettings, TrainingError
+from cosmos3_ros.training.settings_file import load_settings, settings_digest, with_datasets
+
+GOOD = """
+name: test
+start: {preset: micro}
+data: {datasets: [{path: somewhere}]}
+generator: {optimiser: {steps: 4, batch: 2, learning_rate: 1e-3}}
+"""
+
+
+def load(tmp_path, text):
+    file = tmp_path / 'run.yaml'
+    file.write_text(text, encoding='utf-8')
+    return load_settings(file)
+
+
+@pytest.mark.parametrize('name', ['tiny.yaml', 'tiny_cpu.yaml', 'nano_lora.yaml'])
+def test_shipped_files_are_read(name):
+    settings = load_settings(shared_file('config', 'training', name))
+    assert settings.generator is not None and settings.stages[-1] == 'generator'
+
+
+def test_good_file(tmp_path):
+    settings = load(tmp_path, GOOD)
+    assert settings.stages == ('generator',) and settings.generator.optimiser.learning_rate == 1e-3
+    assert settings.generator.shift == 5.0 and settings.generator.action_weight == 10.0
+
+
+@pytest.mark.parametrize(('old', 'new', 'words'), [
+    ('name: test', 'name: test\nnames: x', ('names', 'generator')),
+    ('steps: 4', 'step: 4', ('generator.optimiser', 'step', 'batch')),
+    ('steps: 4, ', '', ('generator.optimiser.steps', 'missing')),
+    ('steps: 4', 'steps: many', ('generator.optimiser.steps', 'many', 'int')),
+    ('steps: 4', 'steps: 0', ('steps', '0', '1 to')),
+    ('steps: 4', 'steps: true', ('steps', 'True', 'int')),
+    ('batch: 2', 'batch: 3, micro_batch: 2', ('micro_batch', 'divisor')),
+    ('1e-3', 'fast', ('learning_rate', 'fast')),
+    ('1e-3', '.nan', ('learning_rate', 'nan')),
+    ('preset: micro', 'preset: huge', ('preset', 'huge', 'tiny')),
+    ('preset: micro', 'preset: micro, checkpoint: x', ('start', 'exactly one')),
+    ('[{path: somewhere}]', '[]', ('data.datasets', 'none')),
+    ('path: somewhere', 'path: somewhere, weight: -1', ('weight', '-1')),
+    ('generator: {', 'generator: {trainable: everything, ', ('trainable', 'everything', 'generation_lora')),
+    ('generator: {', 'generator: {text_dropout: 2, ', ('text_dropout', '2')),
+    ('name: test', 'name: test\nrun: {store: int8}', ('store', 'int8', 'float16')),
+    ('name: test', 'name: test\nrun: {autocast: none, frozen_bfloat16: true}',
+     ('frozen_bfloat16', 'autocast')),
+    ('name: test', 'name: test\nvae: {frames: 6, optimiser: {steps: 1, batch: 1, learning_rate: 1e-3}}',
+     ('frames', '6', 'multiple of 4')),
+    ('name: test', 'name: test\nvae: 5', ('vae', 'int', 'mapping')),
+    ('name: test', 'name: [', ('YAML',)),
+])
+def test_bad_files_are_refused(tmp_path, old, new, words):
+    with pytest.raises(TrainingError) as caught:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert 'run.yaml' in str(caught.value)
+
+
+def test_a_file_without_stages_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match='no stage'):
+        load(tmp_path, GOOD[:GOOD.index('generator')])
+
+
+def test_missing_file():
+    with pytest.raises(TrainingError, match='cannot be read'):
+        load_settings(Path('nowhere.yaml'))
+
+
+def test_digest_is_of_what_decides_the_result(tmp_path):
+    settings = load(tmp_path, GOOD)
+    assert settings_digest(settings, 'generator') == settings_digest(
+        load(tmp_path, GOOD + '\nrun: {log_every: 7}'), 'generator')
+    assert settings_digest(settings, 'generator') != settings_digest(
+        with_datasets(settings, ['elsewhere']), 'generator')
+
+
+def test_learning_rate_rises_and_falls():
+    settings = OptimiserSettings(steps=100, batch=1, learning_rate=1.0, warmup_steps=10, final_fraction=0.1)
+    rates = [settings.learning_rate_at(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1) and all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    file = tmp_path / 'run.yaml'
+    file.write_text(GOOD, encoding='utf-8')
+    assert main(['train', str(file), '--stage', 'vae', '--out', str(tmp_path / 'out')]) == 1
+    assert '--stage' in capsys.readouterr().err
+    assert main(['train', str(file), '--out', str(tmp_path / 'out'), '--resume']) == 1
+    assert '--resume' in capsys.readouterr().err
+    assert main(['train', str(file), '--out', str(tmp_path / 'out'), '--device', 'cuda:77']) == 1
+    assert 'cuda:77' in capsys.readouterr().err

@@ -1,0 +1,174 @@
+"""Stages on small synthetic data: the loss falls, resumed is uninterrupted, weights reload as written."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+from synthetic_recordings import make_recording
+import torch
+
+from cosmos3_ros.generator.composed_view import View
+from cosmos3_ros.model.checkpoint import Checkpoint
+from cosmos3_ros.model.loading import load_transformer, load_vae
+from cosmos3_ros.training.draws import WeightedDraws
+from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
+from cosmos3_ros.training.settings import TrainingError, TrainingSettings
+from cosmos3_ros.training.settings_file import read_section
+from cosmos3_ros.training.stages import Workplace, run_generator, run_vae
+from cosmos3_ros.training.training_run import make_accelerator
+
+FOREVER = float('inf')
+
+
+@pytest.fixture(autouse=True)
+def written_once(monkeypatch, micro_directory):
+    """Making a tokenizer takes seconds: all runs start from a copy."""
+    monkeypatch.setattr(
+        'cosmos3_ros.training.output_checkpoint.init_checkpoint',
+        lambda directory, *_: shutil.copytree(micro_directory, directory, dirs_exist_ok=True))
+
+
+def make_settings(stage='generator', steps=6, batch=4, **more):
+    optimiser = {'steps': steps, 'batch': batch, 'learning_rate': 1e-3, 'ema_decay': 0.9}
+    return read_section(TrainingSettings, {
+        'name': 'test', 'seed': 5, 'start': {'preset': 'micro'},
+        'data': {'datasets': [{'path': 'synthetic', 'window_stride': 7}], 'held_out': 0.25},
+        'run': {'autocast': 'none', 'log_every': 1, 'store': 'float32'},
+        stage: {'optimiser': optimiser, **more}}, '')
+
+
+class Clock:
+    """Lets a loop take so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __call__(self):
+        self.left -= 1
+        return FOREVER if self.left >= 0 else -1.0
+
+
+def make_place(directory, settings, remaining=lambda: FOREVER, recordings=None):
+    torch.set_num_threads(1)
+    output = OutputCheckpoint(directory / 'out', settings)
+    output.begin(resume=output.directory.exists())
+    place = Workplace(
+        settings, output, make_accelerator(settings, 'cpu'), lambda _: None, lambda _: None, remaining)
+    place.__dict__['recordings'] = recordings or [make_recording(episodes=4, frames=20)]
+    return place
+
+
+def tensors(directory, folder='transformer'):
+    checkpoint = Checkpoint.open(directory)
+    load = load_transformer if folder == 'transformer' else load_vae
+    return load(checkpoint, 'cpu', 'float32').state_dict()
+
+
+def test_generator_loss_falls_and_weights_reload(tmp_path):
+    settings = make_settings(steps=30)
+    place = make_place(tmp_path, settings)
+    before = tensors(place.output.directory)
+    result = run_generator(place)
+    assert result.done and result.steps == 30
+    losses = [entry['loss'] for entry in result.log]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    after = tensors(place.output.directory)
+    snapshot = torch.load(place.output.run_directory / 'generator.snapshot.pt', weights_only=True)
+    average = snapshot['average']['values']
+    for name, value in after.items():
+        if name in average:
+            assert torch.equal(value, average[name]), name
+        else:  # the understanding tower is as it was, bit for bit
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(after['proj_out.weight'], before['proj_out.weight'])
+    assert 'layers.0.self_attn.to_q.weight' not in average
+
+
+def test_resumed_is_uninterrupted(tmp_path):
+    settings = make_settings()
+    whole = run_generator(make_place(tmp_path / 'whole', settings))
+    first = run_generator(make_place(tmp_path / 'pieces', settings, Clock(2)))
+    assert not first.done and first.steps == 2
+    second = run_generator(make_place(tmp_path / 'pieces', settings, Clock(3)))
+    assert not second.done and second.steps == 5
+    last = run_generator(make_place(tmp_path / 'pieces', settings))
+    assert last.done and last.log == whole.log
+    one, other = (tensors(tmp_path / name / 'out') for name in ('whole', 'pieces'))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_resumed_run_refuses_other_settings(tmp_path):
+    run_generator(make_place(tmp_path, make_settings(), Clock(2)))
+    with pytest.raises(TrainingError, match='other settings'):
+        run_generator(make_place(tmp_path, make_settings(steps=7)))
+
+
+def test_micro_batches_do_not_change_how_much_a_step_sees(tmp_path):
+    """Noise differs with the parts, so only the sizes of updates are compared."""
+    one = run_generator(make_place(tmp_path / 'one', make_settings(steps=2)))
+    settings = make_settings(steps=2)
+    parts = make_settings(steps=2)
+    object.__setattr__(parts.generator.optimiser, 'micro_batch', 2)
+    other = run_generator(make_place(tmp_path / 'other', parts))
+    assert settings.generator is not None
+    assert math.isclose(one.log[0]['loss'], other.log[0]['loss'], rel_tol=0.5)
+
+
+def test_vae_loss_falls_and_latents_are_standardised(tmp_path):
+    settings = make_settings('vae', steps=14, batch=2, frames=5, statistics_clips=8)
+    place = make_place(tmp_path, settings)
+    result = run_vae(place)
+    losses = [entry['loss'] for entry in result.log]
+    assert result.done and np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    vae = load_vae(Checkpoint.open(place.output.directory), 'cpu', 'float32')
+    assert any(m != 0.0 for m in vae.config.latents_mean) and all(s > 0 for s in vae.config.latents_std)
+    from cosmos3_ros.training.latent_windows import ClipEncoder
+
+    view = View.of(*place.checkpoint.view)
+    pictures = np.ascontiguousarray(make_recording().pictures[:60].reshape(12, 5, 54, 64, 3))
+    latents = ClipEncoder(vae, view, 'cpu').encode(torch.from_numpy(pictures))
+    assert latents.shape[1:] == (48, 2, view.latent_height, view.latent_width)
+    assert abs(float(latents.mean())) < 0.3 and 0.5 < float(latents.std()) < 1.5
+
+
+def test_latents_are_what_the_policy_encodes(tmp_path):
+    """Training and the policy see the same first frame."""
+    from cosmos3_ros.generator.composed_view import place_on_canvas
+    from cosmos3_ros.model.observation_encoder import ObservationEncoder
+    from cosmos3_ros.training.latent_windows import ClipEncoder
+
+    place = make_place(tmp_path, make_settings())
+    recording, view = make_recording(), place.view
+    vae = load_vae(place.checkpoint, 'cpu', 'float32')
+    clips = torch.from_numpy(np.ascontiguousarray(recording.pictures[:9]))[None]
+    ours = ClipEncoder(vae, view, 'cpu').encode(clips)[:, :, :1]
+    theirs = ObservationEncoder(vae, 'cpu').encode(
+        place_on_canvas(recording.pictures[0], view), view.latent_height, view.latent_width)
+    torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-5)
+
+
+def test_held_out_episodes_are_never_drawn():
+    recording = make_recording(episodes=8)
+    trained, held = recording.starts(0.25, 2), recording.starts(0.25, 2, held_out=True)
+    assert set(recording.episode[trained]) == {0, 1, 2, 3, 4, 5} and set(recording.episode[held]) == {6, 7}
+
+
+def test_rows_repeat_the_last_command_past_the_end():
+    recording = make_recording(frames=40)
+    rows, past = recording.action_rows(np.array([0, 30]))
+    assert rows.shape == (2, 33, 8) and not past[0].any() and past[1, 11:].all() and not past[1, :11].any()
+    np.testing.assert_array_equal(rows[:, 0], recording.state[[0, 30]])
+    np.testing.assert_array_equal(rows[0, 1:], recording.action[:32])
+    assert (rows[1, 11:] == recording.action[39]).all()
+
+
+def test_draws_follow_weights_and_show_each_sample_once():
+    draws = WeightedDraws([10, 1000], [1.0, 3.0], 16, seed=3)
+    taken = [draws(step) for step in range(10)]
+    assert all(sum(k == 0 for k, _ in step) == 4 for step in taken)
+    first = [i for step in taken[:2] for k, i in step if k == 0] + [
+        i for k, i in taken[2] if k == 0]
+    assert len(set(first)) >= 8  # 10 samples, shown before any comes again
+    assert WeightedDraws([10, 1000], [1.0, 3.0], 16, seed=3)(7) == taken[7]
+    assert WeightedDraws([10, 1000], [1.0, 3.0], 16, seed=4)(7) != taken[7]
