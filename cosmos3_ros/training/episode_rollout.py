@@ -32,6 +32,8 @@ _NOISE_GAIN = {Phase.APPROACH: 1.0, Phase.LIFT: 1.0, Phase.CARRY: 1.0, Phase.RET
 _DISTURBED = (Phase.APPROACH, Phase.DESCEND, Phase.LIFT, Phase.CARRY, Phase.PUSH)
 _LOWEST_M = 0.06
 _MISS_M = 0.055
+# Dropped nearer to the circle, a cube could come to rest on it.
+_DROP_AWAY_M = 0.10
 _VISIBLE_STANDSTILL = 10
 _VISIBLE_DROP = 6
 
@@ -134,9 +136,8 @@ class EpisodeRunner:
                   number: int, gives_up: bool) -> ExpertMemory:
         """Return the row that makes the planned failure happen, and note when it shows."""
         if plan.failure == 'drops' and failing.began < 0 and following.phase is Phase.CARRY:
-            carried = following.phase_s
             distance = np.linalg.norm(following.reference.position[:2] - self._world.zone_xy)
-            if carried == 0.0 and distance > 0.10 and number >= plan.failure_frame:
+            if distance > _DROP_AWAY_M and number >= plan.failure_frame:
                 failing.began = number
         if gives_up and failing.began < 0:
             failing.began = number
