@@ -4,11 +4,15 @@ Run ``python benchmarks/controller.py [--data DIR] [--json FILE]``. Prints a Mar
 interpolation" is what most policy runners do: linear between the rows of the newest chunk, which
 replaces the old one at once. Violations are counted by ``cosmos3_ros.evaluation``, which shares no code
 with the controller. Tracking is against the path that the chunks were cut from, after the best lag.
+
+With ``--data`` a recorded episode is one of the workloads. Where the recorded motion itself exceeds the
+limits, nothing inside of them can follow it: those stretches are listed, and the tracking of the rest is a
+column of its own.
 """
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 import json
 from pathlib import Path
 import sys
@@ -23,7 +27,9 @@ from cosmos3_ros.control import Controller, ControllerConfig
 from cosmos3_ros.control.hostile import ROWS, STEP_NS, HostileChunks, make_chunk
 from cosmos3_ros.evaluation.lerobot_episode import read_episode
 from cosmos3_ros.evaluation.limit_file import read_limits
+from cosmos3_ros.evaluation.limit_timeline import LimitInterval, find_intervals
 from cosmos3_ros.evaluation.motion_checker import MotionChecker
+from cosmos3_ros.evaluation.recorded_motion import Exceedance, find_exceedances, is_within
 from cosmos3_ros.robots import Robot, load_robot
 
 Array = NDArray[np.float64]
@@ -33,7 +39,11 @@ TICK_NS = 2_000_000
 START_NS = 1_000_000_000_000
 LATENCY_NS = 200_000_000
 CHUNK_PERIOD_NS = 500_000_000
-LAGS_S = np.arange(-0.1, 0.4, 0.005)
+LAGS_S = np.arange(-0.05, 0.3, 0.001)
+# States are looked at this often, as the node publishes them.
+STATE_PERIOD_TICKS = 25
+# A stretch that cannot be followed is felt this long before and after it: a plan and a chunk period.
+MARGIN_S = 1.0
 # Start-up (enable ramp and first approach) is left out of tracking, not out of the limits.
 SETTLE_S = 2.0
 
@@ -47,16 +57,25 @@ class Workload:
     start: Array
     source: Source
     path: Callable[[Array], Array] | None
+    exceedances: tuple[Exceedance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table."""
+    """One line of the table.
+
+    :param within_rms_mrad: Tracking where the path keeps the limits; ``within_share`` of the time.
+    :param seam: Largest velocity jump at a splice, as a share of the velocity limit.
+    """
 
     chunks: str
     method: str
     rms_mrad: float
     lag_ms: float
+    within_rms_mrad: float
+    within_lag_ms: float
+    within_share: float
+    seam: float
     jerk_rms: float
     violations: int
     by_limit: dict[str, int]
@@ -111,15 +130,32 @@ def recorded(robot: Robot, data: Path) -> Workload:
     def path(t: Array) -> Array:
         return np.asarray(curve(np.clip(t, 0.0, episode.stamps_s[-1])))
 
-    return cut('recorded DROID episode', robot, path, float(episode.stamps_s[-1]) - 3.0)
+    work = cut('recorded DROID episode', robot, path, float(episode.stamps_s[-1]) - 3.0)
+    limits = read_limits(robot.name, robot.profile.name)
+    return replace(work, exceedances=find_exceedances(episode.stamps_s, episode.joint_position, limits))
 
 
-def run_controller(robot: Robot, work: Workload, tracker: str) -> tuple[NDArray[np.int64], tuple[Array, ...]]:
-    """Return stamps and commands of the controller."""
+@dataclass(slots=True)
+class Run:
+    """What came of a workload.
+
+    :param active: When which limit shaped the motion.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    position: Array
+    velocity: Array
+    acceleration: Array
+    seam: float = float('nan')
+    active: tuple[LimitInterval, ...] = field(default=())
+
+
+def run_controller(robot: Robot, work: Workload, tracker: str) -> Run:
+    """Return the commands of the controller."""
     controller = Controller(robot, ControllerConfig(tracker=cast(Literal['mpc', 'pid'], tracker)))
     controller.warm_up()
     position, velocity = work.start, np.zeros_like(work.start)
-    now, stamps, rows = START_NS, [], []
+    now, stamps, rows, states, seam = START_NS, [], [], [], 0.0
     controller.measure(JointMeasurement(now, robot.joint_names, position, velocity), now)
     verdict = controller.arm(now)
     if not verdict.accepted:
@@ -127,7 +163,8 @@ def run_controller(robot: Robot, work: Workload, tracker: str) -> tuple[NDArray[
     next_chunk = now
     while now < START_NS + int(work.duration_s * 1e9):
         if now >= next_chunk:
-            controller.submit(work.source(now, position), now)
+            if controller.submit(work.source(now, position), now).accepted:
+                seam = max(seam, controller.state(now).seam['velocity'])
             next_chunk += CHUNK_PERIOD_NS
         command = controller.tick(now)
         if command is None:
@@ -136,12 +173,16 @@ def run_controller(robot: Robot, work: Workload, tracker: str) -> tuple[NDArray[
         stamps.append(now)
         rows.append((position, velocity, command.acceleration))
         controller.measure(JointMeasurement(now, robot.joint_names, position, velocity), now)
+        if len(stamps) % STATE_PERIOD_TICKS == 0:
+            states.append((now, controller.state(now).active_limits))
         now += TICK_NS
-    return np.array(stamps), tuple(np.stack(column) for column in zip(*rows, strict=True))
+    return Run(
+        np.array(stamps), *(np.stack(column) for column in zip(*rows, strict=True)),
+        seam=seam / float(robot.limits.velocity_rad_s.min()), active=find_intervals(states))
 
 
-def run_interpolation(work: Workload) -> tuple[NDArray[np.int64], tuple[Array, ...]]:
-    """Return stamps and commands of plain interpolation, with derivatives by differences."""
+def run_interpolation(work: Workload) -> Run:
+    """Return the commands of plain interpolation, with derivatives by differences."""
     stamps = START_NS + TICK_NS * np.arange(int(work.duration_s * 1e9 / TICK_NS))
     position, rows, chunk = work.start, [], None
     for k, now in enumerate(stamps):
@@ -153,28 +194,37 @@ def run_interpolation(work: Workload) -> tuple[NDArray[np.int64], tuple[Array, .
         rows.append(position)
     q = np.stack(rows)
     v = np.gradient(q, TICK_NS * 1e-9, axis=0)
-    return stamps, (q, v, np.gradient(v, TICK_NS * 1e-9, axis=0))
+    return Run(stamps, q, v, np.gradient(v, TICK_NS * 1e-9, axis=0))
 
 
-def judge(robot: Robot, work: Workload, method: str) -> Row:
+def track(path: Callable[[Array], Array], t: Array, q: Array) -> tuple[float, float]:
+    """Return RMS error, mrad, and lag, ms, of samples (M,) at the lag that fits best."""
+    if len(t) == 0:
+        return float('nan'), float('nan')
+    errors = [float(np.sqrt(np.mean((q - path(t - lag)) ** 2))) for lag in LAGS_S]
+    best = int(np.argmin(errors))
+    return errors[best] * 1e3, float(LAGS_S[best]) * 1e3
+
+
+def judge(robot: Robot, work: Workload, method: str) -> tuple[Row, Run]:
     """Run one method on one workload."""
-    stamps, (q, v, a) = run_interpolation(work) if method == 'interpolation' \
-        else run_controller(robot, work, method)
+    run = run_interpolation(work) if method == 'interpolation' else run_controller(robot, work, method)
     checker = MotionChecker(read_limits(robot.name, robot.profile.name))
-    for stamp, *sample in zip(stamps, q, v, a, strict=True):
+    for stamp, *sample in zip(run.stamps_ns, run.position, run.velocity, run.acceleration, strict=True):
         checker.check_command(int(stamp), *sample)
     counts = {limit: n for limit, n in checker.violations.items() if n}
-    jerk = np.diff(q, 3, axis=0) / (TICK_NS * 1e-9) ** 3
-    rms, lag = float('nan'), float('nan')
+    jerk = np.diff(run.position, 3, axis=0) / (TICK_NS * 1e-9) ** 3
+    rms = lag = within_rms = within_lag = share = float('nan')
     if work.path is not None:
-        t = (stamps - START_NS) * 1e-9
+        t = (run.stamps_ns - START_NS) * 1e-9
         settled = t > SETTLE_S
-        errors = [np.sqrt(np.mean((q[settled] - work.path(t[settled] - x)) ** 2)) for x in LAGS_S]
-        best = int(np.argmin(errors))
-        rms, lag = float(errors[best]) * 1e3, float(LAGS_S[best]) * 1e3
+        within = settled & is_within(t, work.exceedances, MARGIN_S)
+        rms, lag = track(work.path, t[settled], run.position[settled])
+        within_rms, within_lag = track(work.path, t[within], run.position[within])
+        share = float(within.sum() / settled.sum())
     return Row(
-        work.name, method, rms, lag, float(np.sqrt(np.mean((jerk / robot.limits.jerk_rad_s3) ** 2))),
-        sum(counts.values()), counts)
+        work.name, method, rms, lag, within_rms, within_lag, share, run.seam,
+        float(np.sqrt(np.mean((jerk / robot.limits.jerk_rad_s3) ** 2))), sum(counts.values()), counts), run
 
 
 def main() -> None:
@@ -190,14 +240,26 @@ def main() -> None:
     if args.data is not None:
         works.append(recorded(robot, args.data))
     works += [hostile(robot, family) for family in ('in_limit', 'square', 'floor')]
-    rows = [judge(robot, work, method) for work in works for method in ('mpc', 'pid', 'interpolation')]
     out = sys.stdout
-    out.write('| chunks | method | RMS, mrad | lag, ms | jerk RMS / limit | violations |\n')
-    out.write('|---|---|---|---|---|---|\n')
-    for row in rows:
-        out.write(
-            f'| {row.chunks} | {row.method} | {row.rms_mrad:.2f} | {row.lag_ms:.0f} | {row.jerk_rms:.3g} | '
-            f'{row.violations} |\n')
+    out.write(
+        '| chunks | method | RMS, mrad | lag, ms | RMS within limits, mrad | lag, ms | share of time | '
+        'seam dv / limit | jerk RMS / limit | violations |\n|---|---|---|---|---|---|---|---|---|---|\n')
+    rows = []
+    notes: list[str] = []
+    for work in works:
+        for method in ('mpc', 'pid', 'interpolation'):
+            row, run = judge(robot, work, method)
+            rows.append(row)
+            out.write(
+                f'| {row.chunks} | {row.method} | {row.rms_mrad:.2f} | {row.lag_ms:.0f} | '
+                f'{row.within_rms_mrad:.2f} | {row.within_lag_ms:.0f} | {row.within_share:.0%} | '
+                f'{row.seam:.1e} | {row.jerk_rms:.3g} | {row.violations} |\n')
+            out.flush()
+            if method == 'mpc' and work.exceedances:
+                notes += [f'{work.name} asks for more than {robot.profile.name}:',
+                          *(f'  {one}' for one in work.exceedances), 'Active limits of mpc:',
+                          *(f'  {one.start_s:.2f} to {one.end_s:.2f} s: {one.name}' for one in run.active)]
+    out.write('\n'.join(['', *notes, '']))
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

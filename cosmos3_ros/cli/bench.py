@@ -1,10 +1,17 @@
 """``cosmos3 bench``: measurements that print one line of JSON."""
 
 import argparse
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
-from .arguments import add_json
+from rich.progress import Progress
+
+from .arguments import add_json, positive
 from .console import Output
+
+if TYPE_CHECKING:
+    from ..evaluation.motion_checker import MotionChecker
+    from ..robots import Robot
 
 # Length of the run against the machine's clock that gives lateness_ms.
 LATENESS_S = 5.0
@@ -16,8 +23,14 @@ def add_parser(subparsers: Any) -> None:
     what = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
     controller = what.add_parser(
         'controller', help='fuzz the controller with hostile chunks, checked by independent code')
-    controller.add_argument('--ticks', type=int, default=100_000, help='control ticks (default: %(default)s)')
-    controller.add_argument('--seed', type=int, default=0, help='reproduces a run (default: %(default)s)')
+    controller.add_argument(
+        '--ticks', type=positive(int), default=100_000, help='control ticks (default: %(default)s)')
+    controller.add_argument(
+        '--seed', type=int, default=0, help='reproduces a run, whatever --workers is (default: %(default)s)')
+    controller.add_argument(
+        '--workers', type=positive(int), default=os.cpu_count() or 1,
+        help='processes that share the work; with 1, the times are those of an idle core '
+        '(default: %(default)s)')
     add_json(controller)
     controller.set_defaults(run=run_controller)
     generator = what.add_parser(
@@ -51,18 +64,26 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_controller(args: argparse.Namespace, output: Output) -> int:
-    """Fuzz the controller; fails if any limit was violated."""
+    """Fuzz the controller; fails if any limit was violated or a plan had no solution."""
     # Heavy imports only here: the other subcommands must start fast.
     from ..control.fuzz import run_fuzz
     from ..control.pacing import measure_lateness
+
+    with Progress(console=output.console, transient=True) as progress:
+        bar = progress.add_task('sessions')
+        report = run_fuzz(
+            args.ticks, args.seed, _make_checker, workers=args.workers,
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total))
+    report['lateness_ms'] = measure_lateness(LATENESS_S)
+    output.result(report)
+    return 1 if any(report['violations'].values()) or report['infeasible'] else 0
+
+
+def _make_checker(robot: 'Robot') -> 'MotionChecker':
     from ..evaluation.limit_file import read_limits
     from ..evaluation.motion_checker import MotionChecker
 
-    report = run_fuzz(
-        args.ticks, args.seed, lambda robot: MotionChecker(read_limits(robot.name, robot.profile.name)))
-    report['lateness_ms'] = measure_lateness(LATENESS_S)
-    output.result(report)
-    return 0 if not any(report['violations'].values()) else 1
+    return MotionChecker(read_limits(robot.name, robot.profile.name))
 
 
 def run_generator(args: argparse.Namespace, output: Output) -> int:

@@ -77,3 +77,20 @@ class EffortBound:
         rate += (s * (3.0 * b + squares)) @ self.drops_kg_m2
         rate += np.abs(gravity[1:] - gravity[:-1]) / step_s
         return effort, rate
+
+    def largest(
+        self, frames: Array, speed: Array, acceleration: Array, jerk: Array, step_s: float,
+    ) -> tuple[Array, Array]:
+        """Return bounds of both over a whole motion, (joints,) each; never below those of a segment.
+
+        :param frames: Of the K + 1 nodes, from ``Kinematics.chain``.
+        :param speed: Shape (joints,), largest |v| of the motion; ``acceleration``, ``jerk`` likewise.
+        """
+        gravity = self.dynamics.chain_gravity(frames)
+        s, b = speed.cumsum(), acceleration.cumsum()
+        squares = s * s
+        effort = acceleration @ self.inertia_kg_m2 + squares @ self.drops_kg_m2
+        rate = s[-1] * effort + jerk @ self.inertia_kg_m2 + (s * (3.0 * b + squares)) @ self.drops_kg_m2
+        return (
+            effort + np.abs(gravity).max(axis=0),
+            rate + np.abs(gravity[1:] - gravity[:-1]).max(axis=0) / step_s)

@@ -1,210 +1,97 @@
 """The long fuzz: hostile chunks, random stops and resets, an independent checker beside it."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter
-from typing import Any, Literal, Protocol, cast
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cosmos3_ros.contracts import (
-    ContractError,
-    ControllerMode,
-    JointCommand,
-    JointMeasurement,
-    StopReason,
-)
 from cosmos3_ros.robots import Robot, load_robot, robot_names
 
-from .config import TRACKERS, ControllerConfig
-from .controller import Controller
-from .hostile import FAMILIES, HostileChunks
+from .config import TRACKERS
+from .fuzz_session import CheckerFactory, Session
+from .hostile import FAMILIES
 
-Array = NDArray[np.float64]
-
-TICK_NS = 2_000_000
 # Ticks of one session: a new arm, a new pose, one family.
 SESSION_TICKS = 1500
-CHUNK_PERIOD_NS = 270_000_000
-START_MARGIN_M = 0.02
-# Events per second of a session, beside the chunks.
-EVENT_RATE_HZ = 0.7
+# Sessions that one process runs before it reports.
+SESSIONS_PER_TASK = 5
 
 
-class LimitChecker(Protocol):
-    """What the fuzz needs of a checker; it must share no code with the controller."""
+@dataclass(slots=True)
+class Tally:
+    """Totals of some sessions, mergeable in any order."""
 
-    def restart(self) -> None:
-        """Forget the last sample: the next one starts a new motion or a new time base."""
+    sessions: int = 0
+    submitted: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    plans: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
+    violations: Counter[str] = field(default_factory=Counter)
+    worst_margin: dict[str, float] = field(default_factory=dict)
+    plan_ms: list[float] = field(default_factory=list)
+    tick_us: list[float] = field(default_factory=list)
 
-    def check_command(self, stamp_ns: int, position: Array, velocity: Array, acceleration: Array) -> None:
-        """Check one sample and its step from the one before."""
-
-    def check_plan(
-        self, times_ns: NDArray[np.int64], position: Array, velocity: Array, acceleration: Array,
-        jerk: Array,
-    ) -> None:
-        """Check a committed plan at its nodes and between them, and that it ends at rest.
-
-        :param times_ns: Shape (N + 1,), the nodes; the states (N + 1, joints), the jerk (N, joints).
-        """
-
-    @property
-    def violations(self) -> Mapping[str, int]:
-        """Violations so far by limit."""
-
-    @property
-    def worst_margin(self) -> Mapping[str, float]:
-        """Smallest distance to each limit so far, in the limit's unit; negative is a violation."""
-
-
-CheckerFactory = Callable[[Robot], LimitChecker]
+    def merge(self, other: 'Tally') -> None:
+        """Add another tally."""
+        self.sessions += other.sessions
+        for name in ('submitted', 'rejected', 'plans', 'stops', 'violations'):
+            # Counter.update adds and, unlike +, keeps zeros: a limit that was checked and never broken.
+            getattr(self, name).update(getattr(other, name))
+        for limit, margin in other.worst_margin.items():
+            self.worst_margin[limit] = min(margin, self.worst_margin.get(limit, np.inf))
+        self.plan_ms.extend(other.plan_ms)
+        self.tick_us.extend(other.tick_us)
 
 
-class Session:
-    """One armed stretch of one family on one robot with one tracker."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Some sessions of a run: everything that their course depends on.
 
-    def __init__(
-        self, robot: Robot, tracker: str, family: str, rng: np.random.Generator, checker: LimitChecker,
-    ) -> None:
-        self._robot, self._rng, self._checker = robot, rng, checker
-        # Half of the sessions bend what is out of reach to the limit, so that the tracker sees it.
-        reach = float('inf') if rng.random() < 0.5 else 0.05
-        self.controller = Controller(robot, ControllerConfig(
-            tracker=cast(Literal['mpc', 'pid'], tracker), reach_tolerance_rad=reach,
-            stop_on_stale_chunk=bool(rng.random() < 0.3), limit_storm_plans=60))
-        self._chunks = HostileChunks(robot, family, rng)
-        self._now_ns = int(rng.integers(10**9, 10**12))
-        self._next_chunk_ns = self._now_ns
-        self._position = draw_pose(robot, rng)
-        self._velocity = np.zeros_like(self._position)
-        self._blind_until_ns = 0
-        self._scale: float | None = None
-        # How far stamps ran ahead of the motion, by jumps of the clock.
-        self._jumped_ns = 0
-        self.submitted = self.rejected = 0
-        self.stops: Counter[str] = Counter()
-        self.plan_ms: list[float] = []
-        self.tick_us: list[float] = []
+    :param combinations: Robot, tracker and family of session i are number i, counted round.
+    :param ticks: Of each session.
+    """
 
-    def run(self, ticks: int) -> None:
-        """Run ``ticks`` ticks, arming again whenever that is possible."""
-        controller = self.controller
-        controller.warm_up()
-        for _ in range(ticks):
-            self._now_ns += TICK_NS
-            self._measure()
-            mode = controller.mode
-            if mode is ControllerMode.INACTIVE:
-                if controller.arm(self._now_ns).accepted:
-                    self._checker.restart()
-            elif mode is ControllerMode.STOPPED:
-                if controller.reset(self._now_ns).accepted:
-                    self._scale = None
-            else:
-                self._disturb()
-                self._submit()
-            self._tick()
-
-    def _measure(self) -> None:
-        if self._now_ns < self._blind_until_ns:
-            return
-        noise = self._rng.normal(0.0, 1e-5, len(self._position))
-        self.controller.measure(JointMeasurement(
-            self._now_ns, self._robot.joint_names, self._position + noise, self._velocity, None, 0.0),
-            self._now_ns)
-
-    def _submit(self) -> None:
-        if self._scale is not None and self._now_ns % 100_000_000 < TICK_NS:
-            self.controller.set_speed_scale(self._scale, self._now_ns)
-        if self._now_ns < self._next_chunk_ns:
-            return
-        self._next_chunk_ns = self._now_ns + CHUNK_PERIOD_NS
-        self.submitted += 1
-        try:
-            chunk = self._chunks.draw(self._position, self._now_ns)
-        except ContractError:
-            self.rejected += 1
-            return
-        self.rejected += not self.controller.submit(chunk, self._now_ns).accepted
-
-    def _disturb(self) -> None:
-        rng, controller, now_ns = self._rng, self.controller, self._now_ns
-        if rng.random() > EVENT_RATE_HZ * TICK_NS * 1e-9:
-            return
-        kind = rng.integers(8)
-        if kind == 0:
-            controller.stop(StopReason.OPERATOR, 'fuzz', now_ns)
-        elif kind == 1:
-            controller.disarm(now_ns)
-        elif kind == 2:
-            self._blind_until_ns = now_ns + 400_000_000
-        elif kind == 3:
-            self._jump(int(rng.choice([-5_000_000_000, 7_000_000_000, 120_000_000, 30_000_000])))
-        elif kind == 4:
-            self._position = self._position + rng.normal(0.0, 0.05, len(self._position))
-        elif kind == 5:
-            controller.report_overrun(int(rng.integers(0, 100_000_000)), now_ns)
-        else:
-            self._scale = float(rng.choice([0.0, 0.3, 1.0, rng.random()]))
-            controller.set_speed_scale(self._scale, now_ns)
-
-    def _jump(self, jump_ns: int) -> None:
-        """Let the clock jump. Past its bounds the motion goes on where it was, so the checker's time does."""
-        config = self.controller.config
-        self._now_ns += jump_ns
-        self._next_chunk_ns = self._now_ns
-        if jump_ns < 0 or jump_ns + TICK_NS > config.overrun_stop_ns:
-            self._jumped_ns += jump_ns
-
-    def _tick(self) -> None:
-        controller, plan = self.controller, self.controller.planner.plan
-        begin = perf_counter()
-        command = controller.tick(self._now_ns)
-        took = perf_counter() - begin
-        planned = controller.planner.plan
-        if planned is plan:
-            self.tick_us.append(took * 1e6)
-        else:
-            self.plan_ms.append(took * 1e3)
-            nodes = planned.start_ns + planned.step_ns * np.arange(planned.steps + 1, dtype=np.int64)
-            self._checker.check_plan(
-                nodes, planned.position, planned.velocity, planned.acceleration, planned.jerk)
-        if command is None:
-            self._velocity = np.zeros_like(self._position)
-            if controller.mode is ControllerMode.STOPPED:
-                self.stops[controller.state(self._now_ns).stop_reason.name] += planned is not plan
-            return
-        self._follow(command)
-
-    def _follow(self, command: JointCommand) -> None:
-        self._checker.check_command(
-            command.stamp_ns - self._jumped_ns, command.position, command.velocity, command.acceleration)
-        self._position, self._velocity = command.position, command.velocity
+    combinations: tuple[tuple[Robot, str, str], ...]
+    sessions: range
+    ticks: int
+    seed: int
+    checker: CheckerFactory
 
 
-def draw_pose(robot: Robot, rng: np.random.Generator) -> Array:
-    """Return a random pose inside of all limits, with room to move; home if none is found."""
-    profile, limits = robot.profile, robot.limits
-    poses = rng.uniform(limits.lower_rad, limits.upper_rad, (256, len(limits.lower_rad)))
-    distance, a, b, radius = robot.collision.distances_and_capsules(poses)
-    moving = robot.collision.moving
-    clearance = robot.workspace.distances(a[:, moving], b[:, moving], radius[moving])
-    good = (distance.min(axis=1) > profile.self_collision_distance_m + START_MARGIN_M) & (
-        clearance.min(axis=1) > profile.table_distance_m + START_MARGIN_M)
-    found = np.flatnonzero(good)
-    return np.array(poses[found[0]] if len(found) else robot.home_rad)
+def run_task(task: Task) -> Tally:
+    """Run the sessions of ``task``; each has its own random numbers, so it does not matter where."""
+    tally = Tally()
+    for index in task.sessions:
+        robot, tracker, family = task.combinations[index % len(task.combinations)]
+        checker = task.checker(robot)
+        session = Session(robot, tracker, family, np.random.default_rng([task.seed, index]), checker)
+        session.run(task.ticks)
+        counts = session.controller.planner.counts
+        tally.merge(Tally(
+            1, Counter({family: session.submitted}), Counter({family: session.rejected}),
+            Counter({
+                'committed': counts.committed, 'reduced': counts.reduced, 'refused': counts.rejected,
+                'infeasible': counts.infeasible}),
+            session.stops, Counter(checker.violations), dict(checker.worst_margin), session.plan_ms,
+            session.tick_us))
+    return tally
 
 
 def run_fuzz(
     ticks: int, seed: int, checker: CheckerFactory, robots: Sequence[Robot] | None = None,
-    trackers: Sequence[str] = TRACKERS, families: Sequence[str] = FAMILIES,
+    trackers: Sequence[str] = TRACKERS, families: Sequence[str] = FAMILIES, workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Run about ``ticks`` ticks over all combinations and return the totals.
 
     :param checker: Makes an independent checker for a robot.
     :param robots: None takes every shipped robot under ``lab``.
+    :param workers: Processes that share the sessions. The motions are the same for any number.
+    :param on_progress: Called with sessions done and sessions in all.
     :returns: ticks, violations, worst_margin, plan_ms, tick_us, rejected (fraction by family),
         infeasible, stops, seed. The same seed gives the same motions; timings differ.
     :raises ValueError: An unknown tracker, or nothing to run.
@@ -212,47 +99,37 @@ def run_fuzz(
     if robots is None:
         robots = [load_robot(name, 'lab') for name in robot_names()]
     unknown = [t for t in trackers if t not in TRACKERS]
-    if unknown or not robots or not trackers or ticks <= 0:
+    if unknown or not robots or not trackers or ticks <= 0 or workers <= 0:
         raise ValueError(
-            f'robots {len(robots)}, trackers {list(trackers)}, ticks {ticks} arrived; at least one robot, '
-            f'some of {", ".join(TRACKERS)} and a positive number of ticks are needed')
-    combinations = [(r, t, f) for f in families for r in robots for t in trackers]
+            f'robots {len(robots)}, trackers {list(trackers)}, ticks {ticks}, workers {workers} arrived; at '
+            f'least one robot, some of {", ".join(TRACKERS)}, and positive numbers of ticks and workers are '
+            'needed')
+    combinations = tuple((r, t, f) for f in families for r in robots for t in trackers)
     sessions = max(len(combinations), round(ticks / SESSION_TICKS))
     length = max(1, round(ticks / sessions))
-    checkers = {id(robot): checker(robot) for robot in robots}
-    submitted: defaultdict[str, int] = defaultdict(int)
-    rejected: defaultdict[str, int] = defaultdict(int)
-    counts: Counter[str] = Counter()
-    stops: Counter[str] = Counter()
-    plan_ms: list[float] = []
-    tick_us: list[float] = []
-    for index in range(sessions):
-        robot, tracker, family = combinations[index % len(combinations)]
-        session = Session(
-            robot, tracker, family, np.random.default_rng([seed, index]), checkers[id(robot)])
-        checkers[id(robot)].restart()
-        session.run(length)
-        submitted[family] += session.submitted
-        rejected[family] += session.rejected
-        stops.update(session.stops)
-        planner = session.controller.planner
-        counts.update({
-            'committed': planner.counts.committed, 'reduced': planner.counts.reduced,
-            'refused': planner.counts.rejected, 'infeasible': planner.counts.infeasible})
-        plan_ms.extend(session.plan_ms)
-        tick_us.extend(session.tick_us)
-    violations: Counter[str] = Counter()
-    margins: dict[str, float] = {}
-    for one in checkers.values():
-        violations.update(one.violations)
-        for limit, margin in one.worst_margin.items():
-            margins[limit] = min(margin, margins.get(limit, np.inf))
+    tasks = [
+        Task(combinations, range(i, min(i + SESSIONS_PER_TASK, sessions)), length, seed, checker)
+        for i in range(0, sessions, SESSIONS_PER_TASK)]
+    total = Tally()
+    progress = on_progress or (lambda _done, _all: None)
+    if workers == 1:
+        for task in tasks:
+            total.merge(run_task(task))
+            progress(total.sessions, sessions)
+    else:
+        # Fresh interpreters: a fork would share the solver's and the threads' state.
+        with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
+            for done in as_completed([pool.submit(run_task, task) for task in tasks]):
+                total.merge(done.result())
+                progress(total.sessions, sessions)
     return {
-        'ticks': sessions * length, 'seed': seed, 'sessions': sessions,
-        'violations': dict(sorted(violations.items())), 'worst_margin': dict(sorted(margins.items())),
-        'plan_ms': _percentiles(plan_ms), 'tick_us': _percentiles(tick_us),
-        'rejected': {f: round(rejected[f] / max(1, submitted[f]), 4) for f in families},
-        'plans': dict(counts), 'infeasible': counts['infeasible'], 'stops': dict(sorted(stops.items())),
+        'ticks': sessions * length, 'seed': seed, 'sessions': sessions, 'workers': workers,
+        'violations': dict(sorted(total.violations.items())),
+        'worst_margin': dict(sorted(total.worst_margin.items())),
+        'plan_ms': _percentiles(total.plan_ms), 'tick_us': _percentiles(total.tick_us),
+        'rejected': {f: round(total.rejected[f] / max(1, total.submitted[f]), 4) for f in families},
+        'plans': dict(total.plans), 'infeasible': total.plans['infeasible'],
+        'stops': dict(sorted(total.stops.items())),
     }
 
 

@@ -10,7 +10,7 @@ from cosmos3_ros.robots import Robot
 from .config import ControllerConfig
 from .latency import LatencyAssessment, LatencyKind
 from .reference import Reference
-from .reference_clock import PaceProfile
+from .reference_clock import FREE_PACE, PaceProfile
 
 Array = NDArray[np.float64]
 
@@ -42,6 +42,15 @@ class Governor:
         self._scale_ns: int | None = None
         self._ramp_ns: int | None = None
         self._latency: LatencyAssessment | None = None
+        limits, names = robot.limits, robot.kinematics.point_names
+        self._bend = ACCELERATION_SHARE * limits.acceleration_rad_s2
+        point_limits = {'tool': robot.profile.tcp_speed_m_s, 'elbow': robot.profile.elbow_speed_m_s}
+        self._points = [i for i, name in enumerate(names) if name in point_limits]
+        self._point_speeds = POINT_SPEED_SHARE * np.array([point_limits[names[i]] for i in self._points])
+        self._causes = (
+            *(f'{name}:velocity' for name in limits.names),
+            *(f'{name}:acceleration' for name in limits.names),
+            *(f'{names[i]}:speed' for i in self._points))
 
     def set_speed_scale(self, scale: float, now_ns: int) -> str:
         """Take a new speed scale; return why not, or an empty string."""
@@ -105,51 +114,51 @@ class Governor:
         """
         start_s = reference.splice_s
         if not math.isfinite(start_s):
-            return PaceProfile(0.0, 1.0, [], [])
+            return FREE_PACE
         count = int((reference.end_s - start_s) / PACE_STEP_S) + 2
         step_s = PACE_STEP_S
         if count > PACE_SAMPLES:
             step_s, count = (reference.end_s - start_s) / (PACE_SAMPLES - 2), PACE_SAMPLES
         times: Array = start_s + step_s * np.arange(count, dtype=np.float64)
         q, v, _, _ = reference.evaluate(times)
-        limits, profile = self._robot.limits, self._robot.profile
-        low, high = limits.velocity_bounds(np.clip(q, limits.lower_rad, limits.upper_rad))
-        allowed = VELOCITY_SHARE * np.where(v > 0.0, high, -low)
-        rows = []
-        names = []
+        joints = q.shape[1]
+        # One column for each thing that may bound the pace.
+        table = np.empty((count, len(self._causes)))
         with np.errstate(divide='ignore', invalid='ignore'):
-            joint = np.where(np.abs(v) > 0.0, allowed / np.abs(v), np.inf)
-            worst = joint.argmin(axis=1)
-            rows.append(joint.min(axis=1))
-            names.append([f'{limits.names[j]}:velocity' for j in worst])
-            a = np.abs(_mean_acceleration(v, step_s))
-            bend = np.where(a > 0.0, ACCELERATION_SHARE * limits.acceleration_rad_s2 / a, np.inf)
-            bend = np.sqrt(bend)
-            worst = bend.argmin(axis=1)
-            rows.append(bend.min(axis=1))
-            names.append([f'{limits.names[j]}:acceleration' for j in worst])
-            speeds = np.linalg.norm(self._robot.kinematics.point_velocities(q, v), axis=-1).T
-            point_limits = {'tool': profile.tcp_speed_m_s, 'elbow': profile.elbow_speed_m_s}
-            for point, speed in zip(self._robot.kinematics.point_names, speeds, strict=True):
-                if point in point_limits:
-                    allowed_m_s = POINT_SPEED_SHARE * point_limits[point]
-                    rows.append(np.where(speed > 0.0, allowed_m_s / speed, np.inf))
-                    names.append([f'{point}:speed'] * count)
-        table = np.stack(rows)
-        binding = table.argmin(axis=0)
-        raw = np.clip(table.min(axis=0), PACE_MIN, 1.0)
-        causes = [names[binding[k]][k] if raw[k] < 1.0 else '' for k in range(count)]
-        return PaceProfile(start_s, step_s, self._smooth(raw.tolist(), step_s), causes)
+            np.divide(self._allowed_speed(q, v), np.abs(v), out=table[:, :joints])
+            np.divide(self._bend, np.abs(_mean_acceleration(v, step_s)), out=table[:, joints: 2 * joints])
+            np.sqrt(table[:, joints: 2 * joints], out=table[:, joints: 2 * joints])
+            np.divide(self._point_speeds * step_s, self._step_lengths(q), out=table[:, 2 * joints:])
+        binding = table.argmin(axis=1)
+        raw = table[np.arange(count), binding]
+        causes = np.where(raw < 1.0, binding, -1)
+        return PaceProfile(
+            start_s, step_s, self._smooth(np.clip(raw, PACE_MIN, 1.0), step_s), causes.tolist(), self._causes)
 
-    def _smooth(self, pace: list[float], step_s: float) -> list[float]:
-        gain = 2.0 * self._config.clock_slew_per_s * step_s
-        for order in (range(1, len(pace)), range(len(pace) - 2, -1, -1)):
-            toward = -1 if order.step > 0 else 1
-            for k in order:
-                limit = math.sqrt(pace[k + toward] ** 2 + gain)
-                if pace[k] > limit:
-                    pace[k] = limit
-        return pace
+    def _step_lengths(self, q: Array) -> Array:
+        """Return how far the limited points move from each sample (M, joints) to the next, (M, points)."""
+        kinematics = self._robot.kinematics
+        path = kinematics.chain_points(kinematics.chain(q))[self._points]
+        lengths = np.zeros((len(q), len(path)))
+        lengths[:-1] = np.sqrt(((path[..., 1:] - path[..., :-1]) ** 2).sum(axis=1)).T
+        return lengths
+
+    def _allowed_speed(self, q: Array, v: Array) -> Array:
+        """Return how fast each joint may be where the reference is, (M, joints)."""
+        limits = self._robot.limits
+        if limits.envelope is None:
+            return VELOCITY_SHARE * limits.velocity_rad_s
+        low, high = limits.velocity_bounds(np.clip(q, limits.lower_rad, limits.upper_rad))
+        # Never zero, or a joint at rest where the envelope allows no motion would divide zero by zero.
+        return np.maximum(VELOCITY_SHARE * np.where(v > 0.0, high, -low), 1e-9)
+
+    def _smooth(self, pace: Array, step_s: float) -> list[float]:
+        """Return the highest pace below ``pace`` (M,) whose square grows and falls by at most 2 slew dtau."""
+        ramp = 2.0 * self._config.clock_slew_per_s * step_s * np.arange(len(pace), dtype=np.float64)
+        square = np.minimum.accumulate(pace * pace - ramp) + ramp
+        square = np.minimum.accumulate((square + ramp)[::-1])[::-1] - ramp
+        smooth: list[float] = np.sqrt(np.clip(square, 0.0, pace * pace)).tolist()
+        return smooth
 
 
 def _mean_acceleration(velocity: Array, step_s: float) -> Array:

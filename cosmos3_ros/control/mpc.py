@@ -73,26 +73,36 @@ class Mpc:
         # In units of the jerk limit and with a unit mean diagonal, DAQP's tolerances mean the same
         # for every robot.
         self._cost_scale = n / (jerk**2 * np.trace(hessian))
-        self._gradient_state = weights.position * weighted_q.T @ p.free_q[:, 1:] + \
-            weights.velocity * weighted_v.T @ p.free_v[:, 1:]
-        self._gradient_q = weights.position * weighted_q
-        self._gradient_v = weights.velocity * weighted_v
+        # Gradients, in rows as the solver takes them, from velocity and acceleration of the first state, the
+        # reference's distance from its position, and the reference's velocity, below each other.
+        self._gradient = np.ascontiguousarray(np.vstack([
+            (weights.position * weighted_q.T @ p.free_q[:, 1:]
+             + weights.velocity * weighted_v.T @ p.free_v[:, 1:]).T,
+            -weights.position * weighted_q, -weights.velocity * weighted_v]))
+        self._gradient_scale = (jerk * self._cost_scale)[:, None]
         self._hessian = [
             np.ascontiguousarray(hessian * jerk[j] ** 2 * self._cost_scale[j]) for j in range(joints)]
 
-        self._chords = [[c for c in bounds.chords if c.joint == j] for j in range(joints)]
+        chords_of = [[c for c in bounds.chords if c.joint == j] for j in range(joints)]
         self._rows: list[Array] = []
         self._sense: list[NDArray[np.int32]] = []
-        self._chord_limit: list[list[float]] = []
+        # The chords' constraints, sign (v - slope q) / speed, as products with v and q; their limits; and the
+        # joint and first row of each.
+        count = len(bounds.chords)
+        self._chord_q, self._chord_v = np.zeros((joints, count)), np.zeros((joints, count))
+        self._chord_limit = np.zeros(count)
+        places: list[tuple[int, int]] = []
         for j in range(joints):
             blocks = [p.forced_q, p.forced_v[:-1] / speed[j], p.forced_a[:-1] / bend[j]]
-            limits = []
-            for chord in self._chords[j]:
+            for i, chord in enumerate(chords_of[j]):
                 sign = 1.0 if chord.upper else -1.0
                 blocks.append(sign * (p.forced_v - chord.slope * p.forced_q) / speed[j])
                 loss = bow[j] + abs(chord.slope) * bend[j] * h * h / 8.0
-                limits.append((sign * chord.offset - loss) / speed[j] - SOLVER_MARGIN)
-            self._chord_limit.append(limits)
+                column = len(places)
+                self._chord_limit[column] = (sign * chord.offset - loss) / speed[j] - SOLVER_MARGIN
+                self._chord_v[j, column] = sign / speed[j]
+                self._chord_q[j, column] = -sign * chord.slope / speed[j]
+                places.append((j, 4 * n - 2 + i * n))
             blocks.append(np.stack([p.forced_v[-1] / speed[j], p.forced_a[-1] / bend[j]]))
             rows = np.ascontiguousarray(jerk[j] * np.vstack(blocks))
             self._rows.append(rows)
@@ -106,12 +116,21 @@ class Mpc:
         self._lower_table = np.empty_like(self._upper_table)
         self._upper_bound = [self._upper_table[j, :lengths[j]] for j in range(joints)]
         self._lower_bound = [self._lower_table[j, :lengths[j]] for j in range(joints)]
-        self._rest_at = (np.arange(joints), lengths - 2), (np.arange(joints), lengths - 1)
+        self._rest_at = np.arange(joints)[:, None], lengths[:, None] + np.array([-2, -1])
+        place = np.array(places, dtype=np.intp).reshape(-1, 2)
+        self._chord_at = place[:, :1], place[:, 1:] + np.arange(n)
+        self._lower_table[self._chord_at] = -UNBOUNDED
         sizes = (n, n, n - 1, n - 1)
         self._high = np.repeat(np.stack([jerk * keep, self._upper, self._speed, self._bend]), sizes, axis=0)
         self._low = np.repeat(np.stack([-jerk * keep, self._lower, -self._speed, -self._bend]), sizes, axis=0)
         self._row_scale = np.repeat(1.0 / np.stack([jerk, np.ones(joints), speed, bend]), sizes, axis=0)
-        self._free = np.concatenate([np.zeros((n, 3)), p.free_q, p.free_v[:-1], p.free_a[:-1]])
+        # The free responses of these rows and of the terminal v and a.
+        self._free = np.concatenate([
+            np.zeros((n, 3)), p.free_q, p.free_v[:-1], p.free_a[:-1], p.free_v[-1:], p.free_a[-1:]])
+        self._rest_scale = -1.0 / np.stack([speed, bend])
+        # The same rows of a plan's nodes: jerks, positions, velocities, accelerations.
+        grid = np.arange(4 * (n + 1)).reshape(4, n + 1)
+        self._of_plan = np.concatenate([grid[3, :-1], grid[0, 1:], grid[1, 1:-1], grid[2, 1:-1]])
         self._models: list[daqp.Model] | None = None
 
     def solve(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array | None:
@@ -132,38 +151,37 @@ class Mpc:
 
     def _assemble(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array:
         """Fill the bounds in place; return the gradients (joints, N)."""
-        p, n, b = self._prediction, self._n, self._bounds
         # Relative to the present position, so that standing still at the reference costs exactly nothing.
-        linear = self._gradient_state @ state[1:] - self._gradient_q.T @ (position - state[0]) - \
-            self._gradient_v.T @ velocity
-        gradient: Array = np.ascontiguousarray((linear * (b.jerk_rad_s3 * self._cost_scale)).T)
+        causes = np.concatenate([state[1:], position - state[0], velocity])
+        gradient: Array = causes.T @ self._gradient
+        gradient *= self._gradient_scale
         # The bounds always admit what is left of the committed plan: an arm that starts outside of a
         # tightened bound may come back, and rounding can never make a QP infeasible.
-        left = np.concatenate([kept.jerk, kept.position[1:], kept.velocity[1:-1], kept.acceleration[1:-1]])
+        left = kept.nodes.reshape(-1, self._joints).take(self._of_plan, axis=0)
         free = self._free @ state
         rows = len(left)
-        self._lower_table[:, :rows] = ((np.minimum(self._low, left) - free) * self._row_scale).T
-        self._upper_table[:, :rows] = ((np.maximum(self._high, left) - free) * self._row_scale).T
-        for at, end, limit in zip(
-                self._rest_at, (p.free_v[-1], p.free_a[-1]), (b.velocity_rad_s, b.acceleration_rad_s2),
-                strict=True):
-            self._lower_table[at] = self._upper_table[at] = -(end @ state) / limit
-        if b.chords:
-            self._assemble_chords(kept, free[n: 2 * n], p.free_v @ state, rows)
+        for table, bound, widest in (
+                (self._lower_table, self._low, np.minimum), (self._upper_table, self._high, np.maximum)):
+            wide = widest(bound, left)
+            wide -= free[:rows]
+            wide *= self._row_scale
+            table[:, :rows] = wide.T
+        end = (free[rows:] * self._rest_scale).T
+        self._lower_table[self._rest_at] = end
+        self._upper_table[self._rest_at] = end
+        if len(self._chord_limit):
+            self._assemble_chords(kept, free)
         return gradient
 
-    def _assemble_chords(self, kept: Plan, free_q: Array, free_v: Array, first: int) -> None:
-        """Fill the rows of the velocity envelopes, from row ``first`` on."""
-        n, speed = self._n, self._bounds.velocity_rad_s
-        for j in range(self._joints):
-            row = first
-            for chord, limit in zip(self._chords[j], self._chord_limit[j], strict=True):
-                sign = (1.0 if chord.upper else -1.0) / speed[j]
-                left = sign * (kept.velocity[1:, j] - chord.slope * kept.position[1:, j])
-                self._upper_table[j, row: row + n] = np.maximum(limit, left) - \
-                    sign * (free_v[:, j] - chord.slope * free_q[:, j])
-                self._lower_table[j, row: row + n] = -UNBOUNDED
-                row += n
+    def _assemble_chords(self, kept: Plan, free: Array) -> None:
+        """Fill the rows of the velocity envelopes; ``free`` as ``_free`` has its rows."""
+        n = self._n
+        free_v = np.concatenate([free[2 * n: 3 * n - 1], free[-2:-1]])
+        left = kept.velocity[1:] @ self._chord_v + kept.position[1:] @ self._chord_q
+        np.maximum(left, self._chord_limit, out=left)
+        left -= free_v @ self._chord_v
+        left -= free[n: 2 * n] @ self._chord_q
+        self._upper_table[self._chord_at] = left.T
 
     def _solve_all(self, gradient: Array) -> Array | None:
         """Solve the QP of every joint; None if one of them has no optimum."""

@@ -27,26 +27,61 @@ class Extrema:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Peaks:
+    """Upper bounds of every joint's motion over a whole plan, each of shape (joints,).
+
+    Between two nodes a cubic leaves their range by at most h^2 / 8 times its largest second derivative
+    (interpolation error), so these are never below the exact extrema, and they cost a fraction of them.
+    """
+
+    position_min: Array
+    position_max: Array
+    speed: Array
+    acceleration: Array
+    jerk: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """N segments of constant jerk; before the start and after the end the plan stands still.
 
     :param start_ns: Absolute time of the first node.
     :param step_ns: Length of a segment.
-    :param position: Shape (N + 1, joints), radians; likewise ``velocity`` and ``acceleration``.
-    :param jerk: Shape (N, joints), rad/s^3.
+    :param nodes: Shape (4, N + 1, joints): position, rad, velocity, acceleration, and the jerk of the segment
+        that begins at the node, rad/s^3 (zero at the last). One array, so that a plan costs few calls.
     """
 
     start_ns: int
     step_ns: int
-    position: Array
-    velocity: Array
-    acceleration: Array
-    jerk: Array
+    nodes: Array
+
+    @property
+    def position(self) -> Array:
+        """Shape (N + 1, joints), radians."""
+        position: Array = self.nodes[0]
+        return position
+
+    @property
+    def velocity(self) -> Array:
+        """Shape (N + 1, joints), rad/s."""
+        velocity: Array = self.nodes[1]
+        return velocity
+
+    @property
+    def acceleration(self) -> Array:
+        """Shape (N + 1, joints), rad/s^2."""
+        acceleration: Array = self.nodes[2]
+        return acceleration
+
+    @property
+    def jerk(self) -> Array:
+        """Shape (N, joints), rad/s^3."""
+        return self.nodes[3, :-1]
 
     @property
     def steps(self) -> int:
         """Number of segments N."""
-        return int(self.jerk.shape[0])
+        return int(self.nodes.shape[1]) - 1
 
     @property
     def end_ns(self) -> int:
@@ -54,12 +89,20 @@ class Plan:
         return self.start_ns + self.steps * self.step_ns
 
     @classmethod
+    def of(
+        cls, start_ns: int, step_ns: int, position: Array, velocity: Array, acceleration: Array, jerk: Array,
+    ) -> 'Plan':
+        """Return the plan through given nodes (N + 1, joints) each, and jerks (N, joints); unchecked."""
+        nodes = np.zeros((4, *position.shape))
+        nodes[0], nodes[1], nodes[2], nodes[3, :-1] = position, velocity, acceleration, jerk
+        return cls(start_ns, step_ns, nodes)
+
+    @classmethod
     def hold(cls, position: Array, start_ns: int, step_ns: int, steps: int) -> 'Plan':
         """Return the plan that stands still at ``position``."""
-        joints = len(position)
-        return cls(
-            start_ns, step_ns, np.tile(np.asarray(position, dtype=np.float64), (steps + 1, 1)),
-            np.zeros((steps + 1, joints)), np.zeros((steps + 1, joints)), np.zeros((steps, joints)))
+        nodes = np.zeros((4, steps + 1, len(position)))
+        nodes[0] = position
+        return cls(start_ns, step_ns, nodes)
 
     @classmethod
     def from_jerk(
@@ -74,48 +117,35 @@ class Plan:
         :param jerk: Shape (N, joints).
         :raises ContractError: The jerks do not lead to rest.
         """
-        velocity_end = prediction.free_v[-1] @ state + prediction.forced_v[-1] @ jerk
-        acceleration_end = prediction.free_a[-1] @ state + prediction.forced_a[-1] @ jerk
+        rows = prediction.rollout @ np.concatenate([state, jerk])
+        velocity_end, acceleration_end = np.abs(rows[-2:]).max(axis=1).tolist()
         # Written so that NaN fails too.
-        if not (np.abs(velocity_end).max() <= REST_VELOCITY_RAD_S
-                and np.abs(acceleration_end).max() <= REST_ACCELERATION_RAD_S2):
+        if not (velocity_end <= REST_VELOCITY_RAD_S and acceleration_end <= REST_ACCELERATION_RAD_S2):
             raise ContractError(
-                f'a plan ended at {np.abs(velocity_end).max():.3g} rad/s and '
-                f'{np.abs(acceleration_end).max():.3g} rad/s^2, rest is needed')
-        jerk = jerk + prediction.rest_correction @ np.stack([velocity_end, acceleration_end])
-        nodes = np.empty((3, len(jerk) + 1, state.shape[1]))
-        nodes[:, 0] = state
-        nodes[0, 1:] = prediction.free_q @ state + prediction.forced_q @ jerk
-        nodes[1, 1:] = prediction.free_v @ state + prediction.forced_v @ jerk
-        nodes[2, 1:] = prediction.free_a @ state + prediction.forced_a @ jerk
+                f'a plan ended at {velocity_end:.3g} rad/s and {acceleration_end:.3g} rad/s^2, '
+                'rest is needed')
+        nodes = rows[:-2].reshape(4, len(jerk) + 1, -1)
+        nodes[:3, 0] = state
         nodes[1:, -1] = 0.0
-        return cls(start_ns, step_ns, nodes[0], nodes[1], nodes[2], jerk)
+        return cls(start_ns, step_ns, nodes)
 
     def state(self, node: int) -> Array:
         """Return (3, joints): position, velocity, acceleration at ``node``, at rest past the end."""
-        node = min(node, self.steps)
-        return np.stack([self.position[node], self.velocity[node], self.acceleration[node]])
+        return self.nodes[:3, min(node, self.steps)]
 
     def shifted(self, nodes: int) -> 'Plan':
         """Return what is left after ``nodes`` segments, filled with rest to the same length."""
         nodes = min(max(nodes, 0), self.steps)
         if nodes == 0:
             return self
-
-        def rest(values: Array, filler: Array) -> Array:
-            return np.concatenate([values[nodes:], np.repeat(filler[None], nodes, axis=0)])
-
-        still = np.zeros(self.position.shape[1])
-        return Plan(
-            self.start_ns + nodes * self.step_ns, self.step_ns,
-            rest(self.position, self.position[-1]), rest(self.velocity, still),
-            rest(self.acceleration, still), rest(self.jerk, still))
+        left = np.zeros_like(self.nodes)
+        left[:, :-nodes] = self.nodes[:, nodes:]
+        left[0, -nodes:] = self.nodes[0, -1]
+        return Plan(self.start_ns + nodes * self.step_ns, self.step_ns, left)
 
     def moved(self, shift_ns: int) -> 'Plan':
         """Return the same motion ``shift_ns`` later (the clock jumped, the arm did not)."""
-        return Plan(
-            self.start_ns + shift_ns, self.step_ns, self.position, self.velocity,
-            self.acceleration, self.jerk)
+        return Plan(self.start_ns + shift_ns, self.step_ns, self.nodes)
 
     def sample(self, now_ns: int) -> tuple[Array, Array, Array]:
         """Return position, velocity, acceleration at ``now_ns``, each of shape (joints,)."""
@@ -124,15 +154,12 @@ class Plan:
             elapsed_ns = 0
         node, rest_ns = divmod(elapsed_ns, self.step_ns)
         if node >= self.steps:
-            return self.position[-1], self.velocity[-1], self.acceleration[-1]
+            return self.nodes[0, -1], self.nodes[1, -1], self.nodes[2, -1]
         t = rest_ns * 1e-9
-        jerk = self.jerk[node]
-        velocity = self.velocity[node]
-        acceleration = self.acceleration[node]
-        return (
-            self.position[node] + t * (velocity + t * (0.5 * acceleration + (t / 6.0) * jerk)),
-            velocity + t * (acceleration + (0.5 * t) * jerk),
-            acceleration + t * jerk)
+        s = 0.5 * t * t
+        position, velocity, acceleration = np.array(
+            ((1.0, t, s, t * s / 3.0), (0.0, 1.0, t, s), (0.0, 0.0, 1.0, t))) @ self.nodes[:, node]
+        return position, velocity, acceleration
 
     def sample_many(self, times_ns: NDArray[np.int64]) -> tuple[Array, Array, Array]:
         """Return position, velocity, acceleration at ``times_ns``, each of shape (M, joints)."""
@@ -153,8 +180,18 @@ class Plan:
         if node >= self.steps:
             return True
         return bool(
-            np.abs(self.velocity[node:]).max() <= REST_VELOCITY_RAD_S
-            and np.abs(self.acceleration[node:]).max() <= REST_ACCELERATION_RAD_S2)
+            np.abs(self.nodes[1, node:]).max() <= REST_VELOCITY_RAD_S
+            and np.abs(self.nodes[2, node:]).max() <= REST_ACCELERATION_RAD_S2)
+
+    def peaks(self) -> 'Peaks':
+        """Return bounds of the whole motion, between the nodes too; never below the exact extrema."""
+        h = self.step_ns * 1e-9
+        high, low = self.nodes.max(axis=1), self.nodes.min(axis=1)
+        size = np.maximum(high, -low)
+        bow = h * h / 8.0 * size[2]
+        # Within one step the acceleration turns by at most from -a to a.
+        jerk = np.minimum(size[3], 2.0 / h * size[2])
+        return Peaks(low[0] - bow, high[0] + bow, size[1] + h * h / 8.0 * jerk, size[2], size[3])
 
     def extrema(self) -> Extrema:
         """Return the exact extrema inside every segment.

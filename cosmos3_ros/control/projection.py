@@ -60,10 +60,10 @@ class Projection:
 
     def _spare(self, rows: Array) -> Array:
         """Return the distance beyond what is required, (K, constraints)."""
-        robot, moving = self._robot, self._robot.collision.moving
-        distance, a, b, radius = robot.collision.distances_and_capsules(rows)
-        walls = robot.workspace.distances(a[:, moving], b[:, moving], radius[moving])
-        return np.concatenate([distance, walls], axis=1) - self._required
+        robot = self._robot
+        distances, ends = robot.collision.chain_distances(robot.kinematics.chain(rows))
+        walls = robot.workspace.chain_distances(ends, robot.collision.moving_radius)
+        return np.concatenate([distances, walls], axis=1) - self._required
 
     def _step(self, rows: Array) -> Array:
         """Return the change (K, joints) that would make up for the worst shortfalls."""

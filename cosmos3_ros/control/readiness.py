@@ -23,7 +23,8 @@ class Readiness:
     def take(self, measurement: JointMeasurement, fault: str, now_ns: int) -> None:
         """Take a measurement and what is wrong with it."""
         self.measurement, self._fault = measurement, fault
-        if fault or np.abs(measurement.velocity).max() > self._config.standstill_rad_s:
+        speeds, slow = measurement.velocity.tolist(), self._config.standstill_rad_s
+        if fault or max(speeds) > slow or min(speeds) < -slow:
             self._still_since_ns = None
         elif self._still_since_ns is None or self._still_since_ns > now_ns:
             self._still_since_ns = now_ns

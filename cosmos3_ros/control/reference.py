@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_banded
+from scipy.linalg.lapack import dgtsv
 
 Array = NDArray[np.float64]
+
+# Coefficients of the derivative of a quintic, from its coefficients.
+DIFFERENTIATE: Array = np.diag(np.arange(1.0, 6.0), k=1)
 
 State = tuple[Array, Array, Array, Array]
 """Position, velocity, acceleration, jerk, each of shape (M, joints)."""
@@ -24,12 +27,15 @@ class ChunkSpline:
     :param step_s: Reference time between rows.
     :param position: Shape (H, joints), radians.
     :param velocity: Shape (H, joints), rad/s, at the rows.
+    :param pieces: Shape (max(H - 1, 1), 4, joints): position, velocity, acceleration and jerk at the start of
+        each piece, whose jerk is constant.
     """
 
     start_s: float
     step_s: float
     position: Array
     velocity: Array
+    pieces: Array
 
     @property
     def end_s(self) -> float:
@@ -56,31 +62,33 @@ class ChunkSpline:
             inner = count - 2
             right = 3.0 * (rows[2:] - rows[:-2]) / step_s
             right[0] -= velocity[0]
-            banded = np.ones((3, inner))
-            banded[1] = 4.0
-            velocity[1:-1] = solve_banded((1, 1), banded, right, check_finite=False) if inner > 1 \
-                else right / 4.0
-        return cls(start_s, step_s, rows, velocity)
+            # Diagonally dominant, so elimination always succeeds.
+            beside = np.ones(inner - 1)
+            velocity[1:-1] = right / 4.0 if inner == 1 else dgtsv(
+                beside, np.full(inner, 4.0), beside, right)[3]
+        pieces = np.zeros((max(count - 1, 1), 4, rows.shape[1]))
+        pieces[:, 0], pieces[:, 1] = rows[: len(pieces)], velocity[: len(pieces)]
+        if count > 1:
+            change, speeds = np.diff(rows, axis=0), velocity[:-1] + velocity[1:]
+            pieces[:, 2] = (6.0 * change / step_s - 2.0 * (velocity[:-1] + speeds)) / step_s
+            pieces[:, 3] = (6.0 * speeds - 12.0 * change / step_s) / step_s**2
+        return cls(start_s, step_s, rows, velocity, pieces)
 
     def evaluate(self, times_s: Array) -> State:
         """Return the state at ``times_s`` (M,)."""
-        count = len(self.position)
-        if count == 1:
-            still = np.zeros((len(times_s), self.position.shape[1]))
-            return np.repeat(self.position, len(times_s), axis=0), still, still.copy(), still.copy()
-        h = self.step_s
-        x = (times_s - self.start_s) / h
-        index = np.clip(np.floor(x), 0, count - 2).astype(np.intp)
-        outside = (x < 0.0) | (x >= count - 1)
-        u = np.clip(x - index, 0.0, 1.0)[:, None]
-        q0, q1 = self.position[index], self.position[index + 1]
-        v0, v1 = self.velocity[index] * h, self.velocity[index + 1] * h
-        c2 = 3.0 * (q1 - q0) - 2.0 * v0 - v1
-        c3 = 2.0 * (q0 - q1) + v0 + v1
-        q = q0 + u * (v0 + u * (c2 + u * c3))
-        v = (v0 + u * (2.0 * c2 + 3.0 * u * c3)) / h
-        a = (2.0 * c2 + 6.0 * u * c3) / h**2
-        j = 6.0 * c3 / h**3
+        last = len(self.position) - 1
+        since = times_s - self.start_s
+        end = last * self.step_s
+        inside = np.minimum(np.maximum(since, 0.0), end)
+        index = np.minimum((inside / self.step_s).astype(np.intp), len(self.pieces) - 1)
+        t = (inside - index * self.step_s)[:, None]
+        piece = self.pieces.take(index, axis=0)
+        q, v, a, j = piece[:, 0], piece[:, 1], piece[:, 2], piece[:, 3]
+        half = 0.5 * t
+        q = q + t * (v + half * (a + (t / 3.0) * j))
+        v = v + t * (a + half * j)
+        a = a + t * j
+        outside = (since < 0.0) | (since >= end)
         if outside.any():
             v[outside] = a[outside] = j[outside] = 0.0
         return q, v, a, j
@@ -123,11 +131,26 @@ class Bridge:
     and new agree, so agreeing chunks are followed exactly.
 
     :param coefficients: Shape (6, joints), of powers of the time since ``start_s``.
+    :param derivatives: Shape (6, 4 joints), the same of position, velocity, acceleration and jerk.
     """
 
     start_s: float
     blend_s: float
     coefficients: Array
+    derivatives: Array
+
+    @property
+    def end_s(self) -> float:
+        """Reference time from which on the bridge is zero."""
+        return self.start_s + self.blend_s
+
+    @classmethod
+    def of(cls, start_s: float, blend_s: float, coefficients: Array) -> 'Bridge':
+        """Return the bridge with these coefficients, (6, joints)."""
+        rows = [coefficients]
+        for _ in range(3):
+            rows.append(DIFFERENTIATE @ rows[-1])
+        return cls(start_s, blend_s, coefficients, np.concatenate(rows, axis=1))
 
     @classmethod
     def away(cls, start_s: float, blend_s: float, offset: Array) -> 'Bridge':
@@ -137,24 +160,23 @@ class Bridge:
         """
         e, d, c = offset
         t = blend_s
-        coefficients = np.stack([
+        return cls.of(start_s, blend_s, np.stack([
             e, d, c / 2.0,
             (-20.0 * e - 12.0 * d * t - 3.0 * c * t**2) / (2.0 * t**3),
             (30.0 * e + 16.0 * d * t + 3.0 * c * t**2) / (2.0 * t**4),
-            (-12.0 * e - 6.0 * d * t - c * t**2) / (2.0 * t**5)])
-        return cls(start_s, blend_s, coefficients)
+            (-12.0 * e - 6.0 * d * t - c * t**2) / (2.0 * t**5)]))
 
     def evaluate(self, times_s: Array) -> State:
         """Return the state at ``times_s`` (M,), zero after the bridge."""
-        t = (times_s - self.start_s)[:, None]
+        t = times_s - self.start_s
         inside = (t >= 0.0) & (t < self.blend_s)
-        t = np.where(inside, t, 0.0)
-        b0, b1, b2, b3, b4, b5 = self.coefficients
-        q = b0 + t * (b1 + t * (b2 + t * (b3 + t * (b4 + t * b5))))
-        v = b1 + t * (2 * b2 + t * (3 * b3 + t * (4 * b4 + t * 5 * b5)))
-        a = 2 * b2 + t * (6 * b3 + t * (12 * b4 + t * 20 * b5))
-        j = 6 * b3 + t * (24 * b4 + t * 60 * b5)
-        return q * inside, v * inside, a * inside, j * inside
+        powers = np.empty((6, len(t)))
+        powers[0] = inside
+        powers[1:] = np.where(inside, t, 0.0)
+        powers = np.multiply.accumulate(powers, axis=0)
+        joints = self.coefficients.shape[1]
+        state = (powers.T @ self.derivatives).reshape(-1, 4, joints)
+        return state[:, 0], state[:, 1], state[:, 2], state[:, 3]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,19 +194,19 @@ class Reference:
     @property
     def end_s(self) -> float:
         """Reference time from which on the reference rests."""
-        return max(self.spline.end_s, self.bridge.start_s + self.bridge.blend_s)
+        return max(self.spline.end_s, self.bridge.end_s)
 
     @classmethod
     def hold(cls, position: Array, start_s: float, blend_s: float) -> 'Reference':
         """Return a reference that stands still at ``position``."""
         position = np.asarray(position, dtype=np.float64)
-        bridge = Bridge(start_s, blend_s, np.zeros((6, len(position))))
-        return cls(-np.inf, ChunkSpline(start_s, 1.0, position[None], np.zeros((1, len(position)))), bridge)
+        bridge = Bridge.of(start_s, blend_s, np.zeros((6, len(position))))
+        return cls(-np.inf, ChunkSpline.through(start_s, 1.0, position[None]), bridge)
 
     def evaluate(self, times_s: Array) -> State:
-        """Return the state at ``times_s`` (M,)."""
+        """Return the state at ``times_s`` (M,), which do not fall."""
         state = self._own(times_s)
-        if self.previous is None:
+        if self.previous is None or times_s[0] >= self.splice_s:
             return state
         before = times_s < self.splice_s
         if not before.any():
@@ -196,7 +218,7 @@ class Reference:
 
     def _own(self, times_s: Array) -> State:
         q, v, a, j = self.spline.evaluate(times_s)
-        if times_s[0] >= self.bridge.start_s + self.bridge.blend_s:
+        if times_s[0] >= self.bridge.end_s:
             return q, v, a, j
         eq, ev, ea, ej = self.bridge.evaluate(times_s)
         return q + eq, v + ev, a + ea, j + ej
@@ -227,8 +249,9 @@ class Reference:
             blend_s = max(blend_s, bound.duration_s(offset))
         bridge = Bridge.away(splice_s, blend_s, offset)
         result = Reference(splice_s, spline, bridge, base)
-        after = result._own(at)
-        jumps = [float(np.abs(after[i][0] - old[i][0]).max()) for i in range(4)]
+        jumps = [
+            float(np.abs(row[0] + correction[0] - before[0]).max())
+            for row, correction, before in zip(new, bridge.evaluate(at), old, strict=True)]
         seam = dict(zip(('position', 'velocity', 'acceleration', 'jerk'), jumps, strict=True))
         seam['gap_position'] = float(np.abs(offset[0]).max())
         seam['gap_velocity'] = float(np.abs(offset[1]).max())

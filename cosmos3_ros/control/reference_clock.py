@@ -7,6 +7,7 @@ reading that the clock had when the chunk's observation was taken.
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -24,21 +25,23 @@ class PaceProfile:
     :param start_s: Reference time of the first sample.
     :param step_s: Distance of samples.
     :param pace: Samples in 0..1; before and after them the pace is 1.
-    :param causes: What bounds the pace at each sample, an empty string where nothing does.
+    :param causes: What bounds the pace at each sample, as an index of ``names``, -1 where nothing does.
+    :param names: What may bound it.
     :param previous: What counts before the start, until the splice.
     """
 
     def __init__(
-        self, start_s: float, step_s: float, pace: list[float], causes: list[str],
-        previous: 'PaceProfile | None' = None,
+        self, start_s: float, step_s: float, pace: list[float], causes: Sequence[int],
+        names: tuple[str, ...], previous: 'PaceProfile | None' = None,
     ) -> None:
         self.start_s, self.step_s, self.pace, self.causes = start_s, step_s, pace, causes
-        self.previous = previous
+        self.names, self.previous = names, previous
 
     def after(self, previous: 'PaceProfile') -> 'PaceProfile':
         """Return this profile with ``previous`` before its start."""
-        earlier = PaceProfile(previous.start_s, previous.step_s, previous.pace, previous.causes)
-        return PaceProfile(self.start_s, self.step_s, self.pace, self.causes, earlier)
+        earlier = PaceProfile(
+            previous.start_s, previous.step_s, previous.pace, previous.causes, previous.names)
+        return PaceProfile(self.start_s, self.step_s, self.pace, self.causes, self.names, earlier)
 
     def at(self, time_s: float) -> float:
         """Return the pace at ``time_s``: the lower one of the two samples around it."""
@@ -49,17 +52,22 @@ class PaceProfile:
         if index >= len(pace):
             return 1.0
         low = pace[index]
-        return min(low, pace[index + 1]) if index + 1 < len(pace) else low
+        if index + 1 < len(pace):
+            high = pace[index + 1]
+            return low if low < high else high
+        return low
 
     def cause(self, time_s: float) -> str:
         """Return what bounds the pace at ``time_s``."""
         index = int((time_s - self.start_s) // self.step_s)
         if index < 0 and self.previous is not None:
             return self.previous.cause(time_s)
-        return self.causes[index] if 0 <= index < len(self.causes) else ''
+        if not 0 <= index < len(self.causes) or self.causes[index] < 0:
+            return ''
+        return self.names[self.causes[index]]
 
 
-FREE_PACE = PaceProfile(0.0, 1.0, [], [])
+FREE_PACE = PaceProfile(0.0, 1.0, [], [], ())
 
 
 class ReferenceClock:
@@ -111,30 +119,33 @@ class ReferenceClock:
 
         :param target: Pace that the governor asks for.
         """
-        readings, paces = np.empty(steps), np.empty(steps)
+        readings, paces = [], []
         reading, slewed = self._reading_s, self._pace
         change = self._slew * step_s
-        for k in range(steps):
-            slewed = min(max(target, slewed - change), slewed + change)
-            pace = min(slewed, profile.at(reading))
-            # What the profile holds down comes up again by the slew, not at once.
-            slewed = pace if pace < slewed else slewed
-            reading += step_s * pace
-            readings[k], paces[k] = reading, pace
-        return readings, paces
+        for _ in range(steps):
+            if slewed != target:
+                slewed = min(max(target, slewed - change), slewed + change)
+            pace = profile.at(reading)
+            if pace < slewed:
+                # What the profile holds down comes up again by the slew, not at once.
+                slewed = pace
+            reading += step_s * slewed
+            readings.append(reading)
+            paces.append(slewed)
+        return np.array(readings), np.array(paces)
 
     def reading_at(self, stamp_ns: int) -> float | None:
         """Return the reading at ``stamp_ns``, or None if that is longer ago than the history.
 
         Before the origin and after the last planning instant the clock counts as running freely.
         """
+        if stamp_ns >= self._time_ns:
+            return self._reading_s + (stamp_ns - self._time_ns) * 1e-9 * self._pace
         if stamp_ns <= self._stamps[0]:
             if self._stamps[0] != self._origin_ns:
                 return None
             return (stamp_ns - self._origin_ns) * 1e-9
         index = bisect_right(self._stamps, stamp_ns) - 1
-        if index == len(self._stamps) - 1:
-            return self._readings[-1] + (stamp_ns - self._stamps[-1]) * 1e-9 * self._pace
         (t0, t1), (r0, r1) = (
             tuple(islice(values, index, index + 2)) for values in (self._stamps, self._readings))
         return float(r0 + (r1 - r0) * (stamp_ns - t0) / (t1 - t0))

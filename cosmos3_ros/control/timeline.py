@@ -90,6 +90,12 @@ class Timeline:
         reference, seam = base.spliced(spline, now_s, self._config.blend_s, self._bound)
         return Splice(base, admitted, reference, self.governor.profile(reference), seam)
 
+    def warm_up(self, rows: Array) -> None:
+        """Do once what :meth:`prepare` does, for rows (H, joints); nothing is changed."""
+        spline = ChunkSpline.through(0.0, 0.05, rows)
+        reference, _ = self.reference.spliced(spline, 0.0, self._config.blend_s, self._bound)
+        self.governor.profile(reference)
+
     def install(self, splice: Splice, now_ns: int) -> bool:
         """Make ``splice`` the reference; False if the reference has changed meanwhile."""
         if splice.base is not self.reference:

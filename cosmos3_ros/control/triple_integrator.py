@@ -32,6 +32,9 @@ class Prediction:
     :param forced_q: Shape (N, N), lower triangular; likewise ``forced_v``, ``forced_a``.
     :param rest_correction: Shape (N, 2): the smallest change of the jerks that takes a terminal
         (v, a) to rest.
+    :param rollout: Shape (4 N + 6, N + 3), all of this as one product with the first state and the jerks
+        below each other: q, v, a and the jerk (a zero at last) at nodes 0..N after the correction, and the
+        terminal v and a before it.
     """
 
     steps: int
@@ -43,6 +46,7 @@ class Prediction:
     forced_v: Array
     forced_a: Array
     rest_correction: Array
+    rollout: Array
 
 
 def predict(steps: int, step_s: float) -> Prediction:
@@ -70,4 +74,20 @@ def predict(steps: int, step_s: float) -> Prediction:
     return Prediction(
         steps, step_s, parts[0], parts[1], parts[2],
         np.ascontiguousarray(forced[0]), np.ascontiguousarray(forced[1]),
-        np.ascontiguousarray(forced[2]), np.ascontiguousarray(correction))
+        np.ascontiguousarray(forced[2]), np.ascontiguousarray(correction),
+        _roll_out(free, forced, correction))
+
+
+def _roll_out(free: Array, forced: Array, correction: Array) -> Array:
+    """Return the matrix ``rollout`` of :class:`Prediction`."""
+    steps = len(free)
+    nodes = np.zeros((4, steps + 1, 3 + steps))
+    nodes[:3, 0, :3] = np.eye(3)
+    nodes[:3, 1:, :3] = free.transpose(1, 0, 2)
+    nodes[:3, 1:, 3:] = forced
+    nodes[3, :-1, 3:] = np.eye(steps)
+    ends = nodes[1:3, -1].copy()
+    change = np.zeros((4, steps + 1, 2))
+    change[:3, 1:] = forced @ correction
+    change[3, :-1] = correction
+    return np.vstack([(nodes + change @ ends).reshape(-1, 3 + steps), ends])

@@ -17,6 +17,7 @@ from .effort_bound import EffortBound
 from .envelope import Chord
 from .leverage import Leverage, pair_levers
 from .plan import Extrema, Plan
+from .screening import Screen, SpaceSamples
 
 Array = NDArray[np.float64]
 
@@ -79,17 +80,36 @@ class Verifier:
         self._plane_distance = np.array([
             profile.table_distance_m if name == 'table' else profile.workspace_distance_m
             for name in robot.workspace.names])
+        self._screen = Screen(
+            robot, chords, self._leverage,
+            np.array([speeds.get(name, np.inf) for name in robot.kinematics.point_names]),
+            self._pair_levers, self._pair_distance, self._plane_distance, self._effort_bound)
 
     def check(self, plan: Plan) -> Rejection | None:
         """Return the first broken limit of ``plan``, or None if it is admissible."""
-        extrema = plan.extrema()
-        rejection = self._check_joints(plan, extrema) or self._check_chords(plan)
+        peaks, screen, h = plan.peaks(), self._screen, plan.step_ns * 1e-9
+        rejection: Rejection | None = None
+        if not screen.admits_joints(peaks):
+            rejection = self._check_joints(plan, plan.extrema())
+        if rejection is None and not screen.admits_envelope(plan, peaks):
+            rejection = self._check_chords(plan)
         if rejection is not None:
             return rejection
         frames = self._robot.kinematics.chain(plan.position)
-        jerk = np.abs(plan.jerk)
-        return self._check_space(plan, extrema, jerk, frames) or self._check_effort(
-            plan, extrema, jerk, frames)
+        samples = self._sample_space(plan, frames)
+        if not screen.admits_space(samples, peaks, h):
+            rejection = self._check_space(plan, plan.extrema(), samples)
+        if rejection is None and not screen.admits_effort(peaks, frames, h):
+            rejection = self._check_effort(plan, plan.extrema(), np.abs(plan.jerk), frames)
+        return rejection
+
+    def _sample_space(self, plan: Plan, frames: Array) -> SpaceSamples:
+        robot = self._robot
+        velocities = robot.kinematics.chain_velocities(frames, plan.velocity)
+        distances, ends = robot.collision.chain_distances(frames)
+        clearances = robot.workspace.chain_distances(ends, robot.collision.moving_radius)
+        return SpaceSamples(
+            np.sqrt(np.einsum('pik,pik->pk', velocities, velocities)), distances, clearances)
 
     def _joint(self, limit: str, plan: Plan, excess: Array, value: Array, allowed: Array, unit: str,
                ) -> Rejection | None:
@@ -140,21 +160,20 @@ class Verifier:
             'velocity_envelope', self._robot.joint_names[joint],
             plan.start_ns + segment * plan.step_ns, velocity, allowed, 'rad/s')
 
-    def _check_space(self, plan: Plan, x: Extrema, jerk: Array, frames: Array) -> Rejection | None:
+    def _check_space(self, plan: Plan, x: Extrema, samples: SpaceSamples) -> Rejection | None:
         robot, h = self._robot, plan.step_ns * 1e-9
         n = plan.steps
-        point_acceleration, point_jerk = self._leverage.point_motion(x.speed_max, x.acceleration_max, jerk)
+        point_acceleration, point_jerk = self._leverage.point_motion(
+            x.speed_max, x.acceleration_max, np.abs(plan.jerk))
         bow = point_jerk * (h * h / 8.0)
-        velocities = robot.kinematics.chain_velocities(frames, plan.velocity)
-        speeds = np.sqrt((velocities * velocities).sum(axis=1))
         for i, name, allowed in self._point_speeds:
-            speed = speeds[i]
+            speed = samples.speeds_m_s[i]
             between = np.maximum(speed[:-1], speed[1:]) + bow
             worst = int(between.argmax())
             if not between[worst] <= allowed:
                 return Rejection(f'{name}_speed', name, plan.start_ns + worst * plan.step_ns,
                                  float(between[worst]), allowed, 'm/s')
-        distance, a, b = robot.collision.chain_distances(frames)
+        distance = samples.distances_m
         reach = (x.speed_max * h) @ self._pair_levers
         between = 0.5 * (distance[:-1] + distance[1:] - reach)
         fault = self._worst_distance(distance, between, self._pair_distance)
@@ -162,7 +181,7 @@ class Verifier:
             node, pair, value, allowed = fault
             return Rejection('self_collision', robot.collision.pair_names[pair],
                              plan.start_ns + min(node, n) * plan.step_ns, value, allowed, 'm')
-        clearance = robot.workspace.distances(a, b, robot.collision.moving_radius)
+        clearance = samples.clearances_m
         sag = point_acceleration * (h * h / 8.0)
         between = np.minimum(clearance[:-1], clearance[1:]) - sag[:, None]
         fault = self._worst_distance(clearance, between, self._plane_distance)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.arrays import ContractError, frozen_array
+from .effort_check import EffortSamples, check_efforts
 from .geometry_check import box_distances, link_poses, place, plane_distances, self_distances
 from .limit_file import CheckedLimits
 from .limit_report import LIMITS, LimitReport
@@ -121,6 +122,11 @@ def _check_piece(log: CommandLog, limits: CheckedLimits, origin_ns: int, ends_at
     _check_derivative_fields(report, log, limits, t, shown_s)
     _check_rest(report, log, limits, t, shown_s, ends_at_rest)
     check_geometry(report, q, t, shown_s, limits)
+    if log.velocity is not None and log.acceleration is not None:
+        finite = np.isfinite(np.hstack([q, log.velocity, log.acceleration])).all(axis=1)
+        some = np.flatnonzero(finite)[::GEOMETRY_STRIDE]
+        check_efforts(
+            report, limits, EffortSamples(q[some], log.velocity[some], log.acceleration[some]), shown_s[some])
     return report
 
 
@@ -194,13 +200,9 @@ def _check_envelope(
     report: LimitReport, q: Array, v: Array, limits: CheckedLimits, shown_s: Array,
 ) -> None:
     """Check the position-dependent speed of robots that have one."""
-    envelope = limits.envelope
-    if envelope is None:
-        return
-    top = np.sqrt(np.maximum(envelope.upper[:, 1] * (envelope.upper[:, 2] - q), 0.0)) - envelope.upper[:, 0]
-    low = np.sqrt(np.maximum(envelope.lower[:, 1] * (q - envelope.lower[:, 2]), 0.0)) - envelope.lower[:, 0]
-    bound = envelope.scale * np.maximum(np.where(v >= 0.0, top, low), 0.0)
-    _record_magnitude(report, 'velocity_envelope', v, bound, limits.joint_names, shown_s, 1e-9)
+    if limits.envelope is not None:
+        _record_magnitude(
+            report, 'velocity_envelope', v, limits.envelope.speed(q, v), limits.joint_names, shown_s, 1e-9)
 
 
 def _check_rest(

@@ -43,6 +43,30 @@ class Envelope:
     lower: Array
     scale: float
 
+    def speed(self, q: Array, v: Array) -> Array:
+        """Return how fast each joint may be at ``q`` in the direction of ``v``, shape (M, N)."""
+        top = np.sqrt(np.maximum(self.upper[:, 1] * (self.upper[:, 2] - q), 0.0)) - self.upper[:, 0]
+        low = np.sqrt(np.maximum(self.lower[:, 1] * (q - self.lower[:, 2]), 0.0)) - self.lower[:, 0]
+        return np.asarray(self.scale * np.maximum(np.where(v >= 0.0, top, low), 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A mass on a link; inertia (3, 3) about its centre, axes of the link's frame."""
+
+    link: int
+    mass_kg: float
+    com_m: Array
+    inertia_kg_m2: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Masses:
+    """Everything that weighs, and the gravity (3,) in the base frame."""
+
+    bodies: tuple[Body, ...]
+    gravity_m_s2: Array
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedLimits:
@@ -51,6 +75,7 @@ class CheckedLimits:
     :param origins: Fixed transform of each joint in its parent's frame, shape (N, 4, 4).
     :param points: Speed-limited points: name, link, position in the link's frame, highest speed in m/s.
     :param pairs: Index pairs of capsules that must keep ``self_distance_m``.
+    :param masses: None where the file has no inertial parameters.
     :param planes: Rows (nx, ny, nz, offset): capsules keep ``n . p - offset - radius >= plane_distance_m``.
     """
 
@@ -62,6 +87,8 @@ class CheckedLimits:
     velocity: Array
     acceleration: Array
     jerk: Array
+    effort: Array
+    effort_rate: Array
     envelope: Envelope | None
     origins: Array
     points: tuple[tuple[str, int, Array, float], ...]
@@ -72,6 +99,7 @@ class CheckedLimits:
     plane_distance_m: float
     box: Array
     box_distance_m: float
+    masses: Masses | None
 
 
 def read_limits(robot: str, profile: str, directory: Path | None = None) -> CheckedLimits:
@@ -126,13 +154,15 @@ def _build(robot: str, profile: str, data: dict[str, Any], scale: dict[str, Any]
         lower=range_rad[:, 0] + margin, upper=range_rad[:, 1] - margin,
         velocity=_scaled(joints, 'velocity_rad_s', scale['velocity_scale']),
         acceleration=_scaled(joints, 'acceleration_rad_s2', scale['acceleration_scale']),
-        jerk=jerk, envelope=_envelope(joints, float(scale['envelope_scale'])),
+        jerk=jerk, effort=_scaled(joints, 'effort_nm', scale['effort_scale']),
+        effort_rate=_scaled(joints, 'effort_rate_nm_s', scale['effort_scale']),
+        envelope=_envelope(joints, float(scale['envelope_scale'])),
         origins=np.stack([_transform(joint['xyz_m'], joint['rpy_rad']) for joint in joints]),
         points=tuple(points), capsules=capsules, pairs=pairs,
         self_distance_m=float(scale['self_collision_distance_m']),
         planes=planes.reshape(-1, 4), plane_distance_m=float(scale['table_distance_m']),
         box=np.array([workspace['lower_m'], workspace['upper_m']], dtype=np.float64),
-        box_distance_m=float(scale['workspace_distance_m']))
+        box_distance_m=float(scale['workspace_distance_m']), masses=_masses(data.get('dynamics')))
 
 
 def _scaled(joints: list[dict[str, Any]], key: str, scale: float) -> Array:
@@ -149,6 +179,18 @@ def _envelope(joints: list[dict[str, Any]], scale: float) -> Envelope | None:
     return Envelope(
         np.array([row['upper'] for row in filled], dtype=np.float64),
         np.array([row['lower'] for row in filled], dtype=np.float64), scale)
+
+
+def _masses(dynamics: dict[str, Any] | None) -> Masses | None:
+    if dynamics is None:
+        return None
+    bodies = []
+    for body in dynamics['bodies']:
+        xx, yy, zz, xy, xz, yz = body['inertia_kg_m2']
+        bodies.append(Body(
+            int(body['link']), float(body['mass_kg']), np.array(body['com_m'], dtype=np.float64),
+            np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], dtype=np.float64)))
+    return Masses(tuple(bodies), np.array(dynamics['gravity_m_s2'], dtype=np.float64))
 
 
 def _transform(xyz: list[float], rpy: list[float]) -> Array:

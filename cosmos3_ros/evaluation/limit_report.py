@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LIMITS = (
-    'position', 'velocity', 'velocity_envelope', 'acceleration', 'jerk', 'tcp_speed', 'elbow_speed',
-    'self_collision', 'plane', 'workspace', 'consistency', 'continuity', 'rest', 'stamp',
+    'position', 'velocity', 'velocity_envelope', 'acceleration', 'jerk', 'effort', 'effort_rate', 'tcp_speed',
+    'elbow_speed', 'self_collision', 'plane', 'workspace', 'consistency', 'continuity', 'rest', 'stamp',
 )
 """Names of everything that is checked, so that a count of zero is told from 'not looked at'."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from .effort_check import EffortSamples, check_efforts
 from .limit_check import CommandLog, check_commands, check_geometry
 from .limit_file import CheckedLimits
 from .limit_report import LIMITS, LimitReport
@@ -51,10 +52,13 @@ class MotionChecker:
         step = np.diff(times_s)[:, None, None]
         s = step * (np.arange(DENSITY) / DENSITY)[None, :, None]
         q0, v0, a0, j = (x[:, None, :] for x in (position[:-1], velocity[:-1], acceleration[:-1], jerk))
-        q = (q0 + s * (v0 + s * (a0 / 2.0 + s * j / 6.0))).reshape(-1, position.shape[1])
+        joints = position.shape[1]
+        q = (q0 + s * (v0 + s * (a0 / 2.0 + s * j / 6.0))).reshape(-1, joints)
+        v, a = (v0 + s * (a0 + s * j / 2.0)).reshape(-1, joints), (a0 + s * j).reshape(-1, joints)
         instants = (times_s[:-1, None] + s[:, :, 0]).ravel()
         report = LimitReport()
         check_geometry(report, q, instants, instants, self._limits)
+        check_efforts(report, self._limits, EffortSamples(q, v, a), instants)
         self._report.merge(report)
 
     @property

@@ -12,6 +12,7 @@ from .bag import Bag, Commands, open_bag, read_commands, realtime_factor
 from .limit_check import GAP_S, CommandLog, check_commands
 from .limit_file import CheckedLimits
 from .limit_report import LimitReport
+from .limit_timeline import LimitInterval, find_intervals
 
 CONTROLLER_STATE = '/controller_state'
 MODE_SHADOW = 2
@@ -25,6 +26,7 @@ class RunSummary:
     :param images_published: Raw images as their publishers numbered them, over all cameras.
     :param images_recorded: Raw images in the bag.
     :param lost: Messages of any topic that were published while recorded and are not in the bag.
+    :param active_limits: When which limit shaped the motion, as the controller said.
     """
 
     commands: Commands | None
@@ -34,6 +36,7 @@ class RunSummary:
     images_published: int
     images_recorded: int
     lost: int
+    active_limits: tuple[LimitInterval, ...] = ()
 
 
 def summarise_run(
@@ -56,13 +59,24 @@ def summarise_run(
             report = check_commands(
                 commands.log, limits, breaks_ns=breaks_ns, ends_at_rest=ends_at_rest)
         factor = realtime_factor(bag)
+        active = read_active_limits(bag)
     recorded = sum(topic['received'] for topic in images.values())
     return RunSummary(
         commands=commands, limits=report,
         command_rate_hz=float('nan') if commands is None else command_rate(commands.received_ns),
         realtime_factor=factor,
         images_published=recorded + sum(topic['lost'] for topic in images.values()),
-        images_recorded=recorded, lost=sum(topic['lost'] for topic in counts.values()))
+        images_recorded=recorded, lost=sum(topic['lost'] for topic in counts.values()),
+        active_limits=active)
+
+
+def read_active_limits(bag: Bag) -> tuple[LimitInterval, ...]:
+    """Return when which limit was active; empty without ``controller_state`` in the bag."""
+    if CONTROLLER_STATE not in bag.topics:
+        return ()
+    return find_intervals(
+        (message.header.stamp.sec * 10**9 + message.header.stamp.nanosec, tuple(message.active_limits))
+        for _, _, message in bag.messages(CONTROLLER_STATE))
 
 
 def command_rate(received_ns: NDArray[np.int64]) -> float:

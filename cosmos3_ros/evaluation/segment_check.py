@@ -98,9 +98,6 @@ def _turning_points(v: Array, a: Array, j: Array, h: Array) -> list[Array]:
 def _record_envelope(
     report: LimitReport, q: Array, v: Array, limits: CheckedLimits, times_s: Array,
 ) -> None:
-    envelope = limits.envelope
-    assert envelope is not None
-    top = np.sqrt(np.maximum(envelope.upper[:, 1] * (envelope.upper[:, 2] - q), 0.0)) - envelope.upper[:, 0]
-    low = np.sqrt(np.maximum(envelope.lower[:, 1] * (q - envelope.lower[:, 2]), 0.0)) - envelope.lower[:, 0]
-    bound = envelope.scale * np.maximum(np.where(v >= 0.0, top, low), 0.0)
+    assert limits.envelope is not None
+    bound = limits.envelope.speed(q, v)
     report.record('velocity_envelope', np.abs(v) - bound, np.abs(v), bound, limits.joint_names, times_s, 1e-9)

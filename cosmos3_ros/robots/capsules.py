@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .errors import RobotError
 from .kinematics import Kinematics
-from .segments import segment_distances
+from .segments import apart, squared_length
 
 FloatArray = NDArray[np.float64]
 
@@ -79,10 +79,12 @@ class CapsuleModel:
         self._moving_rows = np.concatenate([starts[self.moving], starts[self.moving] + 1])
         self.moving_radius = self.radius[self.moving]
         i, j = np.array(self.pairs, dtype=np.intp).reshape(-1, 2).T
-        self._pair_rows = np.concatenate([starts[i], starts[i] + 1, starts[j], starts[j] + 1])
-        self._radius_sum = self.radius[i] + self.radius[j]
+        self._pair_rows = np.concatenate([starts[i], starts[j], starts[i] + 1, starts[j] + 1])
+        self._radius_sum = (self.radius[i] + self.radius[j])[:, None]
+        lengths = squared_length(np.array([np.subtract(c.end_m, c.start_m) for c in capsules]))
+        self._pair_lengths = np.stack([lengths[i], lengths[j]])[:, :, None]
         for array in (self.links, self.radius, self.moving, self._radius_sum, self._local, self._all_rows,
-                      self._moving_rows, self.moving_radius, self._pair_rows):
+                      self._moving_rows, self.moving_radius, self._pair_rows, self._pair_lengths):
             array.setflags(write=False)
 
     def capsules(self, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -107,15 +109,15 @@ class CapsuleModel:
         world = self._world(q)
         return (self._pair_distances(world), *self._ends(world))
 
-    def chain_distances(self, F: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return ``distances`` (K, pairs) and both ends (K, moving, 3) of the capsules that move.
+    def chain_distances(self, F: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return ``distances`` (K, pairs) and the ends (2, moving, 3, K) of the capsules that move.
 
         :param F: Frames of K configurations, from ``Kinematics.chain``.
         """
         world = self._transform(F)
         ends = world.take(self._moving_rows, axis=0).reshape(2, len(self.moving), 3, F.shape[2])
         ends[1] += ends[0]
-        return self._pair_distances(world), ends[0].transpose(2, 0, 1), ends[1].transpose(2, 0, 1)
+        return self._pair_distances(world), ends
 
     def _world(self, q: FloatArray) -> FloatArray:
         # Rows of (3 K) numbers: world starts and directions of the capsules, link by link.
@@ -135,6 +137,7 @@ class CapsuleModel:
 
     def _pair_distances(self, world: FloatArray) -> FloatArray:
         parts = world.take(self._pair_rows, axis=0).reshape(4, len(self.pairs), 3, world.shape[1] // 3)
-        gap = segment_distances(parts[0], parts[1], parts[2], parts[3])
-        distances: FloatArray = gap.T - self._radius_sum
+        gap = apart(parts[0] - parts[1], parts[2:], self._pair_lengths[0], self._pair_lengths[1])
+        gap -= self._radius_sum
+        distances: FloatArray = gap.T
         return distances

@@ -71,6 +71,8 @@ class Kinematics:
             _homogeneous(rotation_rpy(rpy), p)
             for rpy, p in zip(np.asarray(joint_rpy_rad, dtype=np.float64), xyz, strict=True)
         ])
+        # [R | p] of the base and of the first link before its turn.
+        self._first = np.stack([np.eye(3, 4), self._offset[0, :3]])
         self._tool = _homogeneous(
             rotation_rpy(np.asarray(tool_rpy_rad, dtype=np.float64)),
             np.asarray(tool_xyz_m, dtype=np.float64))
@@ -80,7 +82,7 @@ class Kinematics:
         self._point_links = np.array([point.link for point in points], dtype=np.intp)
         # Row per point, 1 for the joints before it.
         self._before = (np.arange(self.joint_count) < self._point_links[:, None]).astype(np.float64)
-        for array in (self._offset, self._tool, self._spots, self._point_links, self._before):
+        for array in (self._offset, self._first, self._tool, self._spots, self._point_links, self._before):
             array.setflags(write=False)
 
     def chain(self, q: FloatArray) -> FloatArray:
@@ -90,16 +92,18 @@ class Kinematics:
         :return: Shape (L, 3, K, 4): row r of [R | p] of link l at configuration k is ``[l, r, k]``.
         """
         K = len(q)
-        F = np.empty((self.link_count, 3 * K, 4))
-        F[0] = _BASE.repeat(K, axis=0)
+        F = np.empty((self.link_count, 3, K, 4))
+        F[:2] = self._first[:, :, None]
         # Turning about z mixes the columns x and y like a product of complex numbers:
         # (x + i y) exp(-i theta) = (x cos + y sin) + i (y cos - x sin).
-        xy = F.view(np.complex128).reshape(self.link_count, 3, K, 2)[..., 0]
+        xy = F.view(np.complex128)[..., 0]
         turn = np.exp(-1j * q.T)
-        for i in range(self.joint_count):
-            np.matmul(F[i], self._offset[i], out=F[i + 1])
+        xy[1] *= turn[0]
+        rows = F.reshape(self.link_count, 3 * K, 4)
+        for i in range(1, self.joint_count):
+            np.matmul(rows[i], self._offset[i], out=rows[i + 1])
             xy[i + 1] *= turn[i]
-        return F.reshape(self.link_count, 3, K, 4)
+        return F
 
     def forward(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the frames of base and every link in the base frame.
@@ -183,10 +187,6 @@ class Kinematics:
         if q.ndim == 0 or q.shape[-1] != self.joint_count:
             raise RobotError(f'q: shape {q.shape} arrived, (..., {self.joint_count}) is needed')
         return q.reshape(-1, self.joint_count), q.shape[:-1]
-
-
-# [R | p] of the base itself, one row per axis.
-_BASE = np.eye(3, 4)
 
 
 def _homogeneous(R: FloatArray, p: FloatArray) -> FloatArray:

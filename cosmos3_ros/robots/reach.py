@@ -55,6 +55,8 @@ def check_reachable(robot: Robot, positions: NDArray[np.float64]) -> list[ReachV
         raise RobotError('positions: a value that is not finite arrived')
     lower, upper = robot.limits.lower_rad, robot.limits.upper_rad
     excess = np.maximum(lower - positions, positions - upper)
+    if excess.max(initial=0.0) <= 0.0:
+        return []
     found = []
     for i in np.argsort(-excess.max(axis=0, initial=0.0), kind='stable'):
         rows = np.flatnonzero(excess[:, i] > 0.0)

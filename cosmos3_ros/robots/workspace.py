@@ -75,3 +75,14 @@ class Workspace:
         """Return the same for the capsule that comes closest, (K, n)."""
         closest: FloatArray = self.clearances(a, b, radius).min(axis=1)
         return closest
+
+    def chain_distances(self, ends: FloatArray, radius: FloatArray) -> FloatArray:
+        """Return the same, (K, n), from ends as ``CapsuleModel.chain_distances`` gives them.
+
+        :param ends: Shape (2, C, 3, K), metres.
+        """
+        along = np.matmul(self._all_normals, ends)
+        along -= radius[:, None, None]
+        lowest = along.reshape(-1, *along.shape[2:]).min(axis=0) - self._all_offsets[:, None]
+        closest: FloatArray = lowest.T
+        return closest

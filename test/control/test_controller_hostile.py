@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cosmos3_ros.contracts import ContractError, ControllerMode, StopReason
-from cosmos3_ros.control.fuzz import draw_pose, run_fuzz
+from cosmos3_ros.control.fuzz import run_fuzz
+from cosmos3_ros.control.fuzz_session import draw_pose
 from cosmos3_ros.control.hostile import FAMILIES, HostileChunks, make_chunk
 
 ROBOTS = (('panda', 'lab'), ('fr3', 'hardware'), ('ur5e', 'commissioning'))

@@ -178,7 +178,7 @@ def test_a_plan_that_leads_astray_is_rejected_with_names_and_numbers():
     position = np.array(plan.position)
     position[5:, 2] = 4.0
     rejection = planner.verifier.check(
-        Plan(0, STEP_NS, position, plan.velocity, plan.acceleration, plan.jerk))
+        Plan.of(0, STEP_NS, position, plan.velocity, plan.acceleration, plan.jerk))
     assert rejection.limit == 'position' and rejection.subject == robot.joint_names[2]
     text = rejection.describe(0)
     assert '4 rad' in text and f'{robot.limits.upper_rad[2]:.5g}' in text and 'ms ahead' in text
@@ -191,7 +191,7 @@ def test_nan_in_a_plan_is_rejected():
     for field in ('position', 'velocity', 'acceleration', 'jerk'):
         values = {f: np.array(getattr(plan, f)) for f in ('position', 'velocity', 'acceleration', 'jerk')}
         values[field][7, 1] = np.nan
-        assert planner.verifier.check(Plan(0, STEP_NS, **values)) is not None, field
+        assert planner.verifier.check(Plan.of(0, STEP_NS, **values)) is not None, field
 
 
 @pytest.mark.parametrize(('name', 'value'), [

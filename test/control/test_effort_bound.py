@@ -28,7 +28,7 @@ def motion(robot, rng, scale, steps=12):
     for j in jerk:
         q, v, a = q + h * v + h * h / 2 * a + h**3 / 6 * j, v + h * a + h * h / 2 * j, a + h * j
         rows.append((q, v, a))
-    return Plan(0, STEP_NS, *(np.stack(column) for column in zip(*rows, strict=True)), jerk)
+    return Plan.of(0, STEP_NS, *(np.stack(column) for column in zip(*rows, strict=True)), jerk)
 
 
 def bound_of(robot, plan):

@@ -176,7 +176,7 @@ def test_readings_before_the_origin_run_freely_and_forgotten_ones_are_none():
 
 
 def test_a_pace_profile_takes_the_lower_neighbour():
-    profile = PaceProfile(1.0, 0.1, [0.5, 0.2, 0.9], ['a', 'b', 'c'])
+    profile = PaceProfile(1.0, 0.1, [0.5, 0.2, 0.9], [0, 1, -1], ('a', 'b'))
     assert profile.at(1.05) == 0.2 and profile.at(1.15) == 0.2 and profile.at(0.5) == 1.0
-    assert profile.cause(1.05) == 'a'
-    assert PaceProfile(2.0, 0.1, [1.0], ['']).after(profile).at(1.05) == 0.2
+    assert profile.cause(1.05) == 'a' and profile.cause(1.25) == ''
+    assert PaceProfile(2.0, 0.1, [1.0], [-1], ()).after(profile).at(1.05) == 0.2
