@@ -6,7 +6,7 @@ from importlib import metadata
 import sys
 
 from ..resources import PACKAGE
-from . import bench, checkpoint, demo, doctor, engine, record, sim, train, up
+from . import bench, checkpoint, demo, doctor, engine, imagine, record, sim, train, up
 from .console import Output
 from .errors import EXPECTED_ERRORS
 
@@ -15,7 +15,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells have it; 2 is argparse's for a wrong command line."""
 
-SUBCOMMANDS = (demo, up, record, checkpoint, bench, engine, sim, train, doctor)
+SUBCOMMANDS = (demo, up, record, checkpoint, bench, engine, imagine, sim, train, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -56,6 +56,10 @@ class BatchedStep:
         self.shape = TowerShape.of(transformer.config)
         self._tables: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
+    def compile_layers(self) -> None:
+        """Compile the generation tower's layers; all share one graph per length of text."""
+        self._layer = torch.compile(self._layer)  # type: ignore[method-assign]
+
     def contexts(self, texts: Sequence[Sequence[int]]) -> TextContexts:
         """Run the understanding tower; with gradients if its weights have them.
 

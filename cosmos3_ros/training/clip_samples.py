@@ -164,7 +164,8 @@ class Examiner:
         dimensions = sorted({entry[1] for entry in listed})
         if not dimensions:
             return None
-        mine = [e for e in listed if e[1] == dimensions[int(rng.integers(len(dimensions)))]]
+        chosen = dimensions[int(rng.integers(len(dimensions)))]
+        mine = [entry for entry in listed if entry[1] == chosen]
         wanted = bool(rng.random() < 0.5)
         choices = [e for e in mine if bool(e[3]) is wanted] or mine
         key, dimension, question, answer = choices[int(rng.integers(len(choices)))]

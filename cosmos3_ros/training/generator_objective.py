@@ -75,6 +75,10 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         """See :class:`objective.Objective`."""
         return {name: p for name, p in self.transformer.named_parameters() if p.requires_grad}
 
+    def compile_layers(self) -> None:
+        """See :class:`objective.Objective`."""
+        self.step.compile_layers()
+
     def learning_rate_factor(self, name: str) -> float:
         """See :class:`objective.Objective`."""
         return self._settings.head_learning_rate if ACTION_HEADS.search(name) else 1.0

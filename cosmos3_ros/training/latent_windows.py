@@ -15,6 +15,7 @@ from ..generator.composed_view import View
 from ..generator.droid_joint import ROWS
 from ..model.picture_encoder import BYTE_VALUES
 from ..resources import require
+from .device_frames import DeviceFrames
 from .recording import Recording
 
 torch = require('torch', 'model')
@@ -94,15 +95,14 @@ def encode_windows(
     :param keep: Device on which latents and rows stay.
     :param report: Takes windows done and windows in all.
     """
-    frames = recording.frame_rows(starts, ROWS)
+    frames, pictures = recording.frame_rows(starts, ROWS), DeviceFrames(recording.pictures, device)
     rows, past = recording.action_rows(starts)
     pixels = ROWS * view.canvas_height * view.canvas_width
     size = max(1, ENCODE_BATCH_PIXELS // pixels)
     found = []
     for first in range(0, len(starts), size):
         part = frames[first:first + size]
-        clips = torch.from_numpy(np.ascontiguousarray(recording.pictures[part])).to(device)
-        found.append(encoder.encode(clips).half().to(keep))
+        found.append(encoder.encode(pictures.take(part)).half().to(keep))
         if report is not None:
             report(min(first + size, len(starts)), len(starts))
     return LatentWindows(

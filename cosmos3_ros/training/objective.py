@@ -31,6 +31,9 @@ class Objective(Protocol):
     def trained(self) -> dict[str, Any]:
         """Return the parameters that are trained, by their names in the checkpoint's files."""
 
+    def compile_layers(self) -> None:
+        """Let torch compile what is worth it; may do nothing."""
+
     def learning_rate_factor(self, name: str) -> float:
         """Return what the learning rate of a parameter is multiplied with."""
 

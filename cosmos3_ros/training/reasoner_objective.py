@@ -13,11 +13,13 @@ from ..reasoner.video_prompt import VideoPrompt, VideoSettings, build_prompt
 from ..reasoner.vision_tower import VisionTower
 from ..resources import require
 from .clip_samples import ClipRecording, Examiner, as_clip
+from .device_frames import DeviceFrames
 from .objective import Batch
 from .settings import ReasonerSettings, TrainingError
 
 torch = require('torch', 'model')
 _STREAM = 2
+_MEMORY_SHARE = 0.25  # per camera, of what the others left free
 IGNORED = -100  # torch's cross entropy leaves such targets out
 
 # The unified checkpoint's names (transformers' conversion mapping of ``cosmos3_omni``, the other way round).
@@ -68,6 +70,10 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         self._tokenizer, self._recordings, self._anchors = tokenizer, tuple(recordings), tuple(anchors)
         self._examiner, self._video, self._settings, self._seed = examiner, video, settings, seed
         self._tower = VisionTower(model)
+        device = model.lm_head.weight.device
+        self._frames = [
+            {slot: DeviceFrames(r.pictures[slot], device, _MEMORY_SHARE) for slot in settings.cameras}
+            for r in recordings]
         self._prompts: dict[str, PromptIds] = {}
         sizes = {tuple(r.pictures[s].shape[1:3] for s in settings.cameras) for r in recordings}
         if len(sizes) != 1:
@@ -77,6 +83,9 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     def trained(self) -> dict[str, Any]:
         """See :class:`objective.Objective`."""
         return {checkpoint_name(name): p for name, p in self.model.named_parameters()}
+
+    def compile_layers(self) -> None:
+        """See :class:`objective.Objective`; nothing: lengths change from batch to batch."""
 
     def learning_rate_factor(self, name: str) -> float:  # noqa: ARG002 (all alike)
         """See :class:`objective.Objective`."""
@@ -134,13 +143,15 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def _encode(self, anchors: Sequence[tuple[int, int]]) -> tuple[Any, list[Any]]:
         """Return vision features and deepstack levels, sample by sample, cameras in their order."""
-        device = self.model.lm_head.weight.device
         pixels, grids = [], []
         for slot in self._settings.cameras:
-            frames = np.stack([
-                self._recordings[d].pictures[slot][self._recordings[d].clip_rows(a, self._settings.frames)]
-                for d, a in anchors])
-            patches, grid = batch_patches(torch.from_numpy(frames).to(device), self._video)
+            rows = [self._recordings[d].clip_rows(a, self._settings.frames) for d, a in anchors]
+            if len({d for d, _ in anchors}) == 1:
+                frames = self._frames[anchors[0][0]][slot].take(np.stack(rows))
+            else:
+                frames = torch.stack([
+                    self._frames[d][slot].take(r) for (d, _), r in zip(anchors, rows, strict=True)])
+            patches, grid = batch_patches(frames, self._video)
             pixels.append(patches)
             grids.append((len(anchors) * grid[0], grid[1], grid[2]))
         merged, levels = self._tower.encode(

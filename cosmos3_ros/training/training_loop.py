@@ -67,8 +67,9 @@ class TrainingLoop:
             key = (objective.learning_rate_factor(name), decays(name, parameter))
             groups.setdefault(key, []).append(parameter)
         self._factors = [factor for factor, _ in groups]
-        prepared = torch.compile(objective) if run.compile else objective
-        self._objective = accelerator.prepare(prepared)
+        if run.compile:
+            objective.compile_layers()
+        self._objective = accelerator.prepare(objective)
         self._optimiser = accelerator.prepare(torch.optim.AdamW(
             [{'params': parameters, 'weight_decay': optimiser.weight_decay if decay else 0.0}
              for (_, decay), parameters in groups.items()],

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..generator.composed_view import View
 from ..resources import require
+from .device_frames import DeviceFrames
 from .latent_windows import ClipEncoder
 from .objective import Batch, noise_generator
 from .recording import Recording
@@ -35,11 +36,15 @@ class VaeObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         self._device = torch.device(device)
         self._recordings, self._starts = tuple(recordings), tuple(starts)
         self._settings, self._seed = settings, seed
+        self._frames = [DeviceFrames(r.pictures, self._device) for r in recordings]
         self._encoder = ClipEncoder(vae, view, self._device)
 
     def trained(self) -> dict[str, Any]:
         """See :class:`objective.Objective`."""
         return dict(self.vae.named_parameters())
+
+    def compile_layers(self) -> None:
+        """See :class:`objective.Objective`; nothing: its causal cache is many small graphs."""
 
     def learning_rate_factor(self, name: str) -> float:  # noqa: ARG002 (all alike)
         """See :class:`objective.Objective`."""
@@ -51,8 +56,8 @@ class VaeObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         for dataset, sample in draws:
             recording = self._recordings[dataset]
             rows = recording.frame_rows(self._starts[dataset][sample:sample + 1], self._settings.frames)[0]
-            found.append(recording.pictures[rows])
-        return torch.from_numpy(np.stack(found)).to(self._device)
+            found.append(self._frames[dataset].take(rows))
+        return torch.stack(found)
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return the loss and its parts, pixels in -1..1."""

@@ -1,0 +1,179 @@
+"""The reasoner's objective is transformers' own loss; a small run learns its answers and writes them back."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from cosmos3_ros.evaluation.reasoner_metrics import (
+    FactAnswer,
+    fact_metrics,
+    intersection_over_union,
+    read_yes_no,
+    scene_metrics,
+)
+from cosmos3_ros.model.checkpoint import Checkpoint
+from cosmos3_ros.model.tower_hash import understanding_hash
+from cosmos3_ros.reasoner.model_loading import load_model
+from cosmos3_ros.reasoner.questions import PromptBook
+from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch_clip
+from cosmos3_ros.training.clip_samples import ClipRecording, Examiner, as_clip, scale_like_perception
+from cosmos3_ros.training.objective import Batch
+from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
+from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_patches, checkpoint_name
+from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingSettings
+from cosmos3_ros.training.settings_file import read_section
+from cosmos3_ros.training.stages import Workplace, run_reasoner
+from cosmos3_ros.training.training_run import make_accelerator
+
+SETTINGS = ReasonerSettings(
+    OptimiserSettings(steps=8, batch=4, learning_rate=3e-3, ema_decay=0.5), cameras=('exterior_1', 'wrist'),
+    frames=2, max_frame_pixels=4096)
+
+
+def report(box, state):
+    return json.dumps({
+        'caption': 'A cube.', 'objects': [{'label': 'red cube', 'bbox_2d': box}], 'next_action': 'stay',
+        'task_state': state, 'hazards': [], 'plausibility': 'possible'})
+
+
+def make_clips(episodes=3, length=4):
+    random = np.random.default_rng(0)
+    count = episodes * length
+    return ClipRecording(
+        name='clips', episode=np.repeat(np.arange(episodes), length).astype(np.int64),
+        begins=np.arange(0, count + 1, length),
+        pictures={slot: random.integers(0, 256, (count, *size, 3), dtype=np.uint8)
+                  for slot, size in (('exterior_1', (32, 64)), ('wrist', (64, 32)))},
+        instructions=('push the red cube',) * count,
+        reports=tuple(report([10 * i, 20, 300, 400], 'in_progress') for i in range(count)),
+        statements=tuple(json.dumps([
+            ['open', 'Semantic Alignment', 'Is the gripper open?', bool(i % 2)],
+            ['supported', 'Physical Laws', 'Does every cube rest on something?', True]])
+            for i in range(count)))
+
+
+@pytest.fixture
+def objective(micro_directory):
+    torch.set_num_threads(1)
+    model, tokenizer = load_model(micro_directory, torch.float32, 'cpu')
+    clips = make_clips()
+    return ReasonerObjective(
+        model, tokenizer, [clips], [clips.anchors(0.3, held_out=False)],
+        Examiner(PromptBook.load(), SETTINGS), VideoSettings.load(micro_directory, 2 * 4096), SETTINGS, 1)
+
+
+def test_loss_is_that_of_transformers(objective):
+    """Two questions of different lengths about two clips, against the model's own forward, one by one."""
+    clips, model = objective._recordings[0], objective.model
+    asked = [objective._examiner.scene(clips, 1), objective._examiner.facts(clips, 6)[0]]
+    prompts = [objective.prompt_ids(a.question, 0, 0) for a in asked]
+    answers = [objective.answer_ids(a.answer) for a in asked]
+    with torch.no_grad():
+        got = objective.losses(prompts, answers, [(0, 1), (0, 6)])
+        total, count = 0.0, 0
+        for a, answer, anchor in zip(asked, answers, (1, 6), strict=True):
+            shown = [as_clip(clips, anchor, slot, SETTINGS) for slot in SETTINGS.cameras]
+            prompt = build_prompt(objective._tokenizer, shown, a.question, objective._video)
+            ids = torch.cat([prompt.input_ids, torch.tensor([answer])], dim=1)
+            text = torch.zeros(1, len(answer), dtype=torch.int64)
+            types = torch.cat([prompt.mm_token_type_ids, text], dim=1)
+            logits = model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
+                pixel_values_videos=prompt.pixel_values_videos, video_grid_thw=prompt.video_grid_thw).logits
+            losses = torch.nn.functional.cross_entropy(
+                logits[0, -len(answer) - 1:-1], torch.tensor(answer), reduction='sum')
+            total, count = total + float(losses), count + len(answer)
+    assert float(got['loss']) == pytest.approx(total / count, abs=2e-5)
+
+
+def test_patches_are_those_of_the_prompt(objective):
+    clips = make_clips()
+    frames = torch.from_numpy(clips.pictures['wrist'][:4].reshape(2, 2, 64, 32, 3))
+    patches, grid = batch_patches(frames, objective._video)
+    for i in range(2):
+        clip = as_clip(clips, 2 * i + 1, 'wrist', SETTINGS)
+        alone, alone_grid = patch_clip(clip, objective._video)
+        assert grid == alone_grid
+        assert torch.equal(patches[i * len(alone):(i + 1) * len(alone)], alone)
+
+
+def test_names_are_the_checkpoints(objective, micro_directory):
+    from cosmos3_ros.training.weight_files import weight_files
+
+    stored = {name for folder in ('transformer', 'vision_encoder')
+              for names in weight_files(micro_directory / folder).values() for name in names}
+    assert {checkpoint_name(name) for name, _ in objective.model.named_parameters()} <= stored
+
+
+def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkeypatch):
+    monkeypatch.setattr(
+        'cosmos3_ros.training.output_checkpoint.init_checkpoint',
+        lambda directory, *_: shutil.copytree(micro_directory, directory, dirs_exist_ok=True))
+    monkeypatch.setattr('cosmos3_ros.training.stages.prepare_clips', lambda *_: make_clips())
+    settings = read_section(TrainingSettings, {
+        'name': 'test', 'start': {'preset': 'micro'},
+        'data': {'datasets': [{'path': 'x'}], 'held_out': 0.3},
+        'run': {'autocast': 'none', 'log_every': 1, 'store': 'float32'},
+        'reasoner': {'optimiser': {'steps': 10, 'batch': 4, 'learning_rate': 5e-3, 'ema_decay': 0.5},
+                     'cameras': ['exterior_1', 'wrist'], 'frames': 2, 'max_frame_pixels': 4096}}, '')
+    output = OutputCheckpoint(tmp_path / 'out', settings)
+    output.begin(resume=False)
+    before = understanding_hash(output.directory)
+    place = Workplace(settings, output, make_accelerator(settings, 'cpu'), lambda _: None, lambda _: None,
+                      lambda: float('inf'))
+    result = run_reasoner(place)
+    losses = [entry['loss'] for entry in result.log]
+    assert result.done and np.mean(losses[-2:]) < 0.8 * losses[0]
+    assert understanding_hash(output.directory) != before
+    model, _ = load_model(output.directory, torch.float32, 'cpu')
+    snapshot = torch.load(output.run_directory / 'reasoner.snapshot.pt', weights_only=True)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, snapshot['average']['values'][checkpoint_name(name)]), name
+    from cosmos3_ros.model.loading import load_transformer
+
+    transformer = load_transformer(Checkpoint.open(output.directory), 'cpu', 'float32')
+    shared = 'layers.1.self_attn.to_k.weight'
+    assert torch.equal(
+        transformer.state_dict()[shared], model.model.language_model.layers[1].self_attn.k_proj.weight)
+
+
+def test_pictures_are_scaled_as_perception_scales_them():
+    frames = np.zeros((2, 360, 640, 3), np.uint8)
+    settings = ReasonerSettings(OptimiserSettings(steps=1, batch=1, learning_rate=1e-3))
+    assert scale_like_perception(frames, settings).shape == (2, 160, 320, 3)
+    assert scale_like_perception(frames[:, :180, :320], settings).shape == (2, 192, 320, 3)
+
+
+def test_clips_at_the_start_repeat_the_first_frame():
+    clips = make_clips()
+    np.testing.assert_array_equal(clips.clip_rows(5, 4), [4, 4, 4, 5])
+    np.testing.assert_array_equal(clips.clip_rows(7, 2), [6, 7])
+    assert set(clips.episode[clips.anchors(0.3, held_out=True)]) == {2}
+
+
+def test_metrics_of_true_and_wrong_reports():
+    truths = [report([0, 0, 500, 500], 'done'), report([0, 0, 500, 500], 'in_progress')]
+    assert scene_metrics(truths, truths)['box_iou'] == pytest.approx(1.0)
+    wrong = scene_metrics([report([250, 0, 750, 500], 'done'), 'nonsense'], truths)
+    assert wrong['parsed'] == 0.5 and wrong['box_iou'] == pytest.approx((1 / 3 + 0) / 2, abs=1e-3)
+    assert wrong['task_state_accuracy'] == 0.5 and wrong['task_state_majority'] == 0.5
+    assert wrong['label_accuracy'] == 0.5
+    assert intersection_over_union((0, 0, 1, 1), (2, 2, 3, 3)) == 0.0
+
+
+def test_fact_metrics_know_the_majority():
+    facts = [FactAnswer('Physical Laws', 'a', True, True), FactAnswer('Physical Laws', 'a', False, None)]
+    found = fact_metrics(facts, [FactAnswer('', 'a', True, None)] * 2)['Physical Laws']
+    assert found == {'questions': 2, 'accuracy': 0.5, 'majority': 0.5, 'yes_share': 0.5}
+    assert read_yes_no('Yes.') is True and read_yes_no('no') is False and read_yes_no('perhaps') is None
+
+
+def test_questions_are_drawn_evenly(objective):
+    clips, rng = make_clips(), np.random.default_rng(0)
+    drawn = [objective._examiner.draw_fact(clips, 1, rng) for _ in range(200)]
+    assert 60 < sum(a.dimension == 'Physical Laws' for a in drawn) < 140
+    asked = objective(Batch(0, 0, ((0, 1), (0, 2))))
+    assert torch.isfinite(asked['loss']) and 0.0 <= float(asked['token_accuracy']) <= 1.0
