@@ -100,6 +100,14 @@ class ReferenceClock:
         """Set the pace to zero at once; for a reference that stands still, before a ramp."""
         self._pace = 0.0
 
+    def rewind(self, reading_s: float) -> None:
+        """Stand still at ``reading_s``, as if since the clock first read that.
+
+        For a reference that has stood still all the while, so that nothing moves by it.
+        """
+        self._reading_s, self._pace = reading_s, 0.0
+        self._readings = deque((min(reading, reading_s) for reading in self._readings), HISTORY_LENGTH)
+
     def advance(self, time_ns: int, readings_s: Array, paces: Array, step_ns: int) -> None:
         """Move to ``time_ns``, a planning instant, along what was predicted last."""
         steps = (time_ns - self._time_ns) // step_ns

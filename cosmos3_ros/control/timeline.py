@@ -28,9 +28,11 @@ class Splice:
     """A prepared change of the reference, computed outside of the control loop.
 
     :param base: The reference that it continues; it fits no other.
+    :param start_s: The clock's reading from which it counts.
     """
 
     base: Reference
+    start_s: float
     admitted: AdmittedChunk
     reference: Reference
     profile: PaceProfile
@@ -71,6 +73,11 @@ class Timeline:
     def place(self, chunk: ActionChunk, now_ns: int) -> tuple[float, float, Reference]:
         """Return the clock's reading at the chunk's stamp and now, and the reference to continue.
 
+        While the reference rests nothing is late: the arm stands where the observation saw it, so the
+        chunk's first rows are still to be done and the time until its arrival does not count. Otherwise a
+        slow policy would have the arm chase a row half a second ahead from standstill, and meet the next
+        chunk, which was planned for an arm at rest, in full flight.
+
         :raises ChunkRefused: The observation is older than the clock's history.
         """
         reading = self.clock.reading_at(chunk.stamp_ns)
@@ -79,7 +86,13 @@ class Timeline:
             raise ChunkRefused(
                 f'the observation is {(now_ns - chunk.stamp_ns) * 1e-9:.3f} s old, older than the '
                 'reference clock remembers')
+        if self._rests_at(reading):
+            now = reading
         return reading, now, self.reference
+
+    def _rests_at(self, reading_s: float) -> bool:
+        """Tell whether the reference has stood still since ``reading_s``."""
+        return self.chunk is None or reading_s >= self.reference.end_s
 
     def prepare(
         self, admitted: AdmittedChunk, reading_s: float, now_s: float, base: Reference,
@@ -88,7 +101,7 @@ class Timeline:
         step_s = admitted.chunk.step_ns * 1e-9
         spline = ChunkSpline.through(reading_s + step_s, step_s, admitted.rows)
         reference, seam = base.spliced(spline, now_s, self._config.blend_s, self._bound)
-        return Splice(base, admitted, reference, self.governor.profile(reference), seam)
+        return Splice(base, now_s, admitted, reference, self.governor.profile(reference), seam)
 
     def warm_up(self, rows: Array) -> None:
         """Do once what :meth:`prepare` does, for rows (H, joints); nothing is changed."""
@@ -100,11 +113,11 @@ class Timeline:
         """Make ``splice`` the reference; False if the reference has changed meanwhile."""
         if splice.base is not self.reference:
             return False
-        if self.chunk is None:
-            # The reference stands still, so the clock may, and the ramp starts from there.
-            self.clock.halt()
-            self.governor.start_ramp(now_ns)
+        if self._rests_at(splice.start_s):
+            self.clock.rewind(splice.start_s)
             self._readings, self._paces = NOTHING, NOTHING
+        if self.chunk is None:
+            self.governor.start_ramp(now_ns)
         self._profile = splice.profile.after(self._profile)
         self.reference, self.seam = splice.reference, splice.seam
         self.chunk = splice.admitted.chunk

@@ -112,6 +112,41 @@ def test_the_first_chunk_starts_at_the_measured_state_however_far_it_is():
     assert dict(arm.witness.violations) == {}, arm.witness.first
 
 
+@pytest.mark.parametrize('latency_s', [0.05, 0.6, 1.5])
+def test_chunks_seen_at_rest_start_at_their_first_row_however_late_they_come(latency_s):
+    """What a slow policy asks of an arm at rest is done from its beginning, and the next one agrees."""
+    robot = robot_of()
+    arm = Arm(robot).armed()
+    arm.run(latency_s)
+    t = DT * np.arange(1, 33)
+    rows = robot.home_rad + 0.3 * (1 - np.cos(1.2 * t))[:, None]
+    assert arm.submit(rows, age_s=latency_s).accepted
+    # Seen a moment later, at rest as well, and arriving in the midst of the motion.
+    arm.run(0.4)
+    moved = np.abs(arm.position - robot.home_rad).max()
+    assert 0.0 < moved < 0.05
+    assert arm.submit(rows, age_s=latency_s + 0.4 - 1e-3).accepted
+    seam = arm.state().seam
+    # The first one is still being blended in.
+    assert seam['gap_position'] < 5e-3 and seam['gap_velocity'] < 0.03
+    highest = max(np.abs(c.velocity).max() for c in arm.run(3.5).commands)
+    assert highest < 1.1 * 0.3 * 1.2, 'nothing is hurried'
+    np.testing.assert_allclose(arm.position, rows[-1], atol=2e-3)
+
+
+def test_after_a_chunk_has_run_out_the_next_starts_at_its_first_row():
+    robot = robot_of()
+    arm = Arm(robot).armed()
+    assert arm.submit(arm.swing(0.05, rows=8)).accepted
+    arm.run(3.0)
+    rest = arm.position.copy()
+    t = DT * np.arange(1, 33)
+    assert arm.submit(rest + 0.3 * (1 - np.cos(1.2 * t))[:, None], age_s=1.2).accepted
+    assert arm.state().seam['gap_position'] < 2e-3
+    arm.run(0.2)
+    assert np.abs(arm.position - rest).max() < 0.02
+
+
 def test_a_smooth_motion_is_tracked_without_lag():
     robot = robot_of()
     arm = Arm(robot).armed()
@@ -175,7 +210,8 @@ def test_rows_are_due_at_absolute_times_gripper_too():
     gripper[10:] = 1.0
     assert arm.submit(rows, age_s=0.0, gripper=gripper).accepted
     stamp = arm.now_ns
-    arm.controller._timeline.governor._ramp_ns = None  # the ramp delays the first chunk's rows
+    # The ramp delays the first chunk's rows.
+    arm.controller._timeline.governor._ramp_ns = None
     arm.controller._timeline.clock._pace = 1.0
     arm.run(1.0)
     closed = [c.stamp_ns for c in arm.commands if c.gripper == 1.0]
