@@ -96,10 +96,6 @@ class ReferenceClock:
         """Reading at the last planning instant."""
         return self._reading_s
 
-    def halt(self) -> None:
-        """Set the pace to zero at once; for a reference that stands still, before a ramp."""
-        self._pace = 0.0
-
     def rewind(self, reading_s: float) -> None:
         """Stand still at ``reading_s``, as if since the clock first read that.
 
