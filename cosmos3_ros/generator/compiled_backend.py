@@ -58,8 +58,9 @@ class CompiledBackend:
         guidance: Guidance, *, float8: bool = False, understanding_resident: bool = False,
         batched: bool = True, capacity: int = 8, pool: GraphPool | None = None, layout: ActionLayout = LAYOUT,
     ) -> None:
-        self._heads = (layout.domain_id, layout.width)
-        self._tower = GenerationTower(source, device, dtype, *self._heads, float8=float8)
+        self.heads = (layout.domain_id, layout.width)
+        """Domain and channels of the action heads that are loaded."""
+        self._tower = GenerationTower(source, device, dtype, *self.heads, float8=float8)
         self._understanding = UnderstandingTower(
             source, device, dtype, checkpoint_hash, resident=understanding_resident)
         self.contexts = ContextCache(self.compute_context, capacity)
@@ -80,23 +81,30 @@ class CompiledBackend:
         :param unconditional: Token ids of the empty text.
         :raises PolicyError: The request is of another domain than the heads that were kept.
         """
-        rows: NDArray[np.float32] = self._run(
-            conditional, unconditional, request)._result.cpu().numpy().copy()
+        loop = self.prepare(conditional, unconditional, request)
+        rows: NDArray[np.float32] = loop.run().cpu().numpy().copy()
         return rows
 
     def imagine(self, conditional: Sequence[int], unconditional: Sequence[int], request: Request) -> Any:
         """Return the denoised latents, float32 (1, 48, T, h, w), of a request that asks for video."""
-        return self._run(conditional, unconditional, request).film()
+        loop = self.prepare(conditional, unconditional, request)
+        loop.run()
+        return loop.film()
 
-    def _run(
-        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
+    def prepare(
+        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request, *,
+        by_step: bool = False,
     ) -> CompiledLoop:
+        """Return the loop of a request with everything that the request brings in place.
+
+        :param by_step: Its steps are going to be run one by one, from outside.
+        """
         asked = (request.layout.domain_id, request.layout.width)
-        if asked != self._heads:
+        if asked != self.heads:
             raise PolicyError(
                 f'request: domain {asked[0]} with {asked[1]} channels is asked for, the heads of domain '
-                f'{self._heads[0]} with {self._heads[1]} were loaded')
-        loop, given = self._loop(conditional, unconditional, request), request.given_rows
+                f'{self.heads[0]} with {self.heads[1]} were loaded')
+        loop, given = self._loop(conditional, unconditional, request, by_step), request.given_rows
         with torch.no_grad():
             vision, action = self._noise(request, loop)
             loop.clean.copy_(request.clean_latent)
@@ -108,7 +116,6 @@ class CompiledBackend:
             else:
                 loop.prefix_rows.copy_(torch.from_numpy(request.prefix.rows.copy()))
                 loop.prefix_weights.copy_(torch.from_numpy(request.prefix.weights.copy())[:, None])
-            loop.run()
         return loop
 
     def resample(self, plan: Schedule, guidance: Guidance, *, batched: bool) -> None:
@@ -129,20 +136,20 @@ class CompiledBackend:
         self._loops.clear()
 
     def _loop(
-        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request,
+        self, conditional: Sequence[int], unconditional: Sequence[int], request: Request, by_step: bool,
     ) -> CompiledLoop:
         needed = [tuple(conditional)]
         if any(self._guidance.active(t) for t in self._plan.timesteps):
             needed.append(tuple(unconditional))
         contexts = [self.contexts.get(ids) for ids in needed]
         latent_shape = (request.frames, *request.clean_latent.shape[-2:])
-        key = (*(c.identity for c in contexts), str(latent_shape), str(request.layout))
+        key = (*(c.identity for c in contexts), str(latent_shape), str(request.layout), str(by_step))
         if key not in self._loops:
             loop = CompiledLoop(
                 self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
                 batched=self._batched, layout=request.layout)
             if self._tower.device.type == 'cuda':
-                loop.capture(self._pool.handle)
+                (loop.capture_steps if by_step else loop.capture)(self._pool.handle)
             self._loops[key] = loop
             if len(self._loops) > self._capacity:
                 self._loops.popitem(last=False)[1].release()

@@ -8,6 +8,7 @@ same code runs without compilation and graphs.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, prepare_attention
@@ -104,7 +105,6 @@ class CompiledLoop:
             # Ones where a patch holds latents of noisy frames: padding at odd edges stays zero.
             frame = torch.ones((1, shape.channels, 1, *latent_shape[1:]), device=device)
             self._mask = to_patches(frame, self.pack).repeat(self._noisy_frames, 1)
-        self._coefficients = [[float(c) for c in row] for row in plan.coefficients]
         self._pulls = pull_per_step(plan)
 
         def buffer(*size: int) -> Any:
@@ -118,6 +118,8 @@ class CompiledLoop:
         self._result = buffer(rows, width)
         self._film = buffer(*self._mask.shape) if layout.wants_video else None
         self._graph: Any = None
+        self._steps: list[tuple[Any, Any]] = []
+        self._sample: tuple[Any, Any] = (None, None)
 
     def run(self) -> Any:
         """Denoise what the buffers hold; return rows (rows, width), overwritten by the next run."""
@@ -128,16 +130,54 @@ class CompiledLoop:
                 self._fill()
         return self._result
 
-    def film(self) -> Any:
-        """Return the latents that the last run imagined, (1, 48, T, h, w), the given ones first."""
-        video = from_patches(self._film, self.pack, self._tower.shape.channels)
+    def film(self, vision: Any = None) -> Any:
+        """Return imagined latents, (1, 48, T, h, w), the given ones first.
+
+        :param vision: Patches of the noisy frames; None takes the last run's.
+        """
+        video = from_patches(
+            self._film if vision is None else vision, self.pack, self._tower.shape.channels)
         return torch.cat([self.clean, video], dim=2)
+
+    def asks_video(self, step: int) -> bool:
+        """Whether the video's velocity is needed: one that nobody asked for is not decoded at the end."""
+        return bool(self._noisy_frames) and (self.layout.wants_video or step + 1 < self._plan.steps)
+
+    def step_velocity(self, vision: Any, action: Any, step: int) -> tuple[Any, Any]:
+        """Return the velocities of one step for samples that may lie on another device.
+
+        What is returned is overwritten by the same step of the next request.
+        """
+        if not self._steps:
+            return self._velocity_of(vision.to(self._tower.device), action.to(self._tower.device), step)
+        self._sample[0].copy_(vision, non_blocking=True)
+        self._sample[1].copy_(action, non_blocking=True)
+        graph, (v_vision, v_action) = self._steps[step]
+        graph.replay()
+        return v_vision, v_action
+
+    def _velocity_of(self, vision: Any, action: Any, step: int) -> tuple[Any, Any]:
+        first = self._tower.embed_vision(to_patches(self.clean, self.pack))
+        return self._velocity(
+            first, vision, action, step, self._plan.timesteps[step], self.asks_video(step))
+
+    def capture_steps(self, pool: Any) -> None:
+        """Record each step as a CUDA graph, for a loop that is run from outside.
+
+        :param pool: As for :meth:`capture`.
+        """
+        self._sample = self.noise.clone(), self.action.clone()
+        for step in range(self._plan.steps):
+            self._steps.append(self._record(partial(self._velocity_of, *self._sample, step), pool))
+        torch.cuda.empty_cache()
 
     def release(self) -> None:
         """Let go of the graph and of what it holds; the loop cannot run any more."""
-        graph, self._graph = self._graph, None
-        if graph is not None:
+        graphs = [graph for graph, _ in self._steps] + ([] if self._graph is None else [self._graph])
+        if graphs:
             torch.cuda.synchronize(self._tower.device)
+        self._steps, self._graph = [], None  # what they put out goes before them
+        for graph in graphs:
             graph.reset()
 
     def capture(self, pool: Any) -> None:
@@ -145,17 +185,22 @@ class CompiledLoop:
 
         :param pool: Memory shared by all graphs of a policy: only one runs at a time.
         """
-        stream = torch.cuda.Stream(self._tower.device)
-        stream.wait_stream(torch.cuda.current_stream(self._tower.device))
-        with torch.no_grad(), torch.cuda.stream(stream), _compiler_limits():
-            self._fill()  # compiles, and makes the libraries' plans
-        torch.cuda.current_stream(self._tower.device).wait_stream(stream)
-        torch.cuda.synchronize(self._tower.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(graph, pool=pool):
-            self._fill()
-        self._graph = graph
+        self._graph = self._record(self._fill, pool)[0]
         torch.cuda.empty_cache()  # what the first run needed outside of the pool
+
+    def _record(self, work: Callable[[], Any], pool: Any) -> tuple[Any, Any]:
+        device = self._tower.device
+        with torch.cuda.device(device), torch.no_grad():
+            stream = torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream), _compiler_limits():
+                work()  # compiles, and makes the libraries' plans
+            torch.cuda.current_stream(device).wait_stream(stream)
+            torch.cuda.synchronize(device)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                answer = work()
+        return graph, answer
 
     def _fill(self) -> None:
         vision, action = self._denoise()
@@ -169,18 +214,17 @@ class CompiledLoop:
         v_visions: list[Any] = []
         v_actions: list[Any] = []
         for step, timestep in enumerate(self._plan.timesteps):
-            # A video that nobody asked for is not decoded, so its last step is not computed.
-            more = bool(self._noisy_frames) and (self.layout.wants_video or step + 1 < self._plan.steps)
+            more = self.asks_video(step)
             v_vision, v_action = self._velocity(first, vision, action, step, timestep, more)
             if self._noisy_rows:
                 # Real-time chunking: weights of zero leave the velocity as it is.
                 clean = action - float(self._plan.sigmas[step]) * v_action
                 v_action = v_action - self._pulls[step] * self.prefix_weights * (self.prefix_rows - clean)
                 v_actions.append(v_action)
-                action = _combine(self.action, v_actions, self._coefficients[step])
+                action = combine_velocities(self.action, v_actions, self._plan, step)
             if more:
                 v_visions.append(v_vision)
-                vision = _combine(self.noise, v_visions, self._coefficients[step])
+                vision = combine_velocities(self.noise, v_visions, self._plan, step)
         return vision, action
 
     def _velocity(
@@ -235,10 +279,11 @@ class CompiledLoop:
         return list(add(*terms).chunk(count))
 
 
-def _combine(start: Any, velocities: list[Any], weights: list[float]) -> Any:
+def combine_velocities(start: Any, velocities: list[Any], plan: Schedule, step: int) -> Any:
+    """Return the sample after a step, from the first one and the velocities seen so far."""
     total = start
-    for velocity, weight in zip(velocities, weights, strict=False):
-        total = total + weight * velocity
+    for velocity, weight in zip(velocities, plan.coefficients[step], strict=False):
+        total = total + float(weight) * velocity
     return total
 
 

@@ -63,8 +63,7 @@ class ModelOptWeights:
         return rows
 
     def quantised(self, name: str) -> tuple[Any, Any] | None:
-        """Return a float8 matrix (outputs, inputs) and its float32 scales (outputs, 1), None if it is none.
-        none.
+        """Return a float8 matrix (outputs, inputs) and its float32 scales (outputs, 1), or None.
 
         :raises CheckpointError: A float8 matrix without a usable scale.
         """
@@ -75,8 +74,8 @@ class ModelOptWeights:
         outputs = weight.shape[0]
         if scale.shape[0] not in (1, outputs) or not bool((torch.isfinite(scale) & (scale > 0.0)).all()):
             raise CheckpointError(
-                f'checkpoint: {name}_scale has {scale.shape[0]} values, the smallest {float(scale.min()):.3g}; '
-                f'1 or {outputs} positive ones are needed')
+                f'checkpoint: {name}_scale has {scale.shape[0]} values, the smallest '
+                f'{float(scale.min()):.3g}; 1 or {outputs} positive ones are needed')
         return weight, scale.expand(outputs, 1)
 
 

@@ -82,7 +82,8 @@ def test_labels_follow_what_the_attention_does():
     """By perturbing each matrix: which answers move when it does."""
     model = diffusers.Cosmos3OmniTransformer(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, vocab_size=64, rope_scaling={'mrope_section': [4, 2, 2]}, action_gen=True, action_dim=64)
+        num_key_value_heads=2, head_dim=16, vocab_size=64, rope_scaling={'mrope_section': [4, 2, 2]},
+        action_gen=True, action_dim=64)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and name.startswith('layers.0.'):
             label = tower_of(name)
