@@ -80,16 +80,9 @@ class EpisodeRunner:
         """
         monitor = self._monitor
         before_ns = _stamp_ns(monitor.simulation)
-        instruction, episode = self._reset_scene(task, seed)
-        # The state that shows the reset, then a full round of images and joint states.
-        if not self._session.wait_for(
-                lambda: monitor.simulation is not None and monitor.simulation.episode == episode,
-                SERVICE_TIMEOUT_S, self._alive):
-            raise CommandError(f'the simulator did not publish episode {episode}')
-        after_ns = _stamp_ns(monitor.simulation)
-        self._rest(SETTLE_S)
+        instruction, after_ns = self.set_scene(task, seed)
         stops, scenes = len(monitor.stops), monitor.scenes
-        self._arm()
+        self.arm()
         began_s = time.monotonic()
         reason, elapsed_s, chunks = self._instruct(instruction, timeout_s)
         success = self._success_holds()
@@ -104,6 +97,22 @@ class EpisodeRunner:
             stops=new_stops,
             reset_ns=(before_ns, after_ns), end_ns=_stamp_ns(monitor.simulation))
 
+    def set_scene(self, task: str, seed: int) -> tuple[str, int]:
+        """Reset the scene; return the instruction and the simulated time at which it stands.
+
+        :raises CommandError: The simulator refused, with its reason, or did not publish the new scene.
+        """
+        instruction, episode = self._reset_scene(task, seed)
+        monitor = self._monitor
+        # The state that shows the reset, then a full round of images and joint states.
+        if not self._session.wait_for(
+                lambda: monitor.simulation is not None and monitor.simulation.episode == episode,
+                SERVICE_TIMEOUT_S, self._alive):
+            raise CommandError(f'the simulator did not publish episode {episode}')
+        after_ns = _stamp_ns(monitor.simulation)
+        self._rest(SETTLE_S)
+        return instruction, after_ns
+
     def _reset_scene(self, task: str, seed: int) -> tuple[str, int]:
         response = self._session.call(
             self._reset, ResetEpisode.Request(task=task, seed=seed), SERVICE_TIMEOUT_S, self._alive)
@@ -111,8 +120,11 @@ class EpisodeRunner:
             raise CommandError(f'the simulator refused the reset to {task}, seed {seed}: {response.message}')
         return str(response.instruction), int(response.episode)
 
-    def _arm(self) -> None:
-        """Arm; a stop that came while the arm stood (a busy machine at start-up) is reset and counted."""
+    def arm(self) -> None:
+        """Arm; a stop that came while the arm stood (a busy machine at start-up) is reset and counted.
+
+        :raises CommandError: The controller refused, with its reason.
+        """
         deadline_s = time.monotonic() + ARM_TIMEOUT_S
         while True:
             self._clear_stop()

@@ -37,11 +37,13 @@ class NodeSpec:
     :param name: Name of the executable and of the node.
     :param parameters: What differs from the shipped parameter files.
     :param niceness: Scheduling niceness of its process; models give way to the loops of arm and physics.
+    :param remappings: Topics under other names, ``from:=to``.
     """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     niceness: int = 0
+    remappings: tuple[str, ...] = ()
 
 
 class Graph:
@@ -84,13 +86,16 @@ class Graph:
                           for key, value in {**spec.parameters, **settings.get(spec.name, {})}.items()}
             path.write_text(yaml.safe_dump({f'/**/{spec.name}': {'ros__parameters': parameters}}))
             command = [*executable_command(spec.name), '--ros-args', '-r', f'__node:={spec.name}']
+            for remapping in spec.remappings:
+                command += ['-r', remapping]
             for file in (*_shipped_files(), path):
                 command += ['--params-file', str(file)]
             process = self._processes.start(spec.name, command, niceness=spec.niceness)
             self._members[spec.name] = process
-            self._clients[spec.name] = LifecycleClient(
-                self._session.node, spec.name, alive=self._processes.check,
-                explain=lambda process=process: explain_failure(process))  # type: ignore[misc]
+            if spec.name not in self._clients:
+                self._clients[spec.name] = LifecycleClient(
+                    self._session.node, spec.name, alive=self._processes.check,
+                    explain=lambda name=spec.name: explain_failure(self._members[name]))  # type: ignore[misc]
 
     def start_recorder(self, output: Path) -> ManagedProcess:
         """Record all topics but the compressed images from now on, in a process of its own."""
@@ -113,12 +118,21 @@ class Graph:
         if not self._session.wait_for(lambda: not deaf(), RECORDER_READY_S, self._processes.check):
             raise CommandError(f'the recorder did not subscribe to: {", ".join(deaf())}')
 
-    def configure(self) -> None:
-        """Configure all nodes at the same time: models load in parallel.
+    def process(self, name: str) -> ManagedProcess:
+        """Return the process of a node."""
+        return self._members[name]
+
+    def retire(self, name: str) -> None:
+        """End what is left of a node's process; it may then be started anew."""
+        self._processes.stop_one(self._members[name], 0.0)
+
+    def configure(self, names: Iterable[str] | None = None) -> None:
+        """Configure nodes, all of them by default, at the same time: models load in parallel.
 
         :raises LifecycleError: A node refused; with its reason.
         """
-        pending = [client.begin('configure', CONFIGURE_TIMEOUT_S) for client in self._clients.values()]
+        pending = [self._clients[name].begin('configure', CONFIGURE_TIMEOUT_S)
+                   for name in (names if names is not None else self._clients)]
         for transition in pending:
             transition.wait()
 
@@ -136,6 +150,13 @@ class Graph:
         :raises LifecycleError: It refused; with its reason.
         """
         self._clients[name].run('deactivate', ACTIVATE_TIMEOUT_S)
+
+    def clean_up(self, name: str) -> None:
+        """Bring an inactive node back to unconfigured.
+
+        :raises LifecycleError: It refused; with its reason.
+        """
+        self._clients[name].run('cleanup', ACTIVATE_TIMEOUT_S)
 
     def check(self) -> None:
         """Raise if a process has ended.

@@ -95,7 +95,8 @@ class ControllerNode(LifecycleBase):
         self._loop = ControlLoop(
             self._time.clock, round(1e9 / values['rate_hz']), self._tick, on_overrun=self._on_overrun,
             on_jump=self._on_jump, on_error=self._on_tick_error, logger=self.get_logger(),
-            poll=self._inputs.poll, between=self._between_ticks, priority=values['rt_priority'], cpus=cpus)
+            poll_clock=self._inputs.poll_clock, poll=self._inputs.poll, between=self._between_ticks,
+            priority=values['rt_priority'], cpus=cpus)
         self._time.follow(self._loop)
         self._state_timer.cancel()
         self._loop.start()
@@ -233,7 +234,7 @@ class ControllerNode(LifecycleBase):
                    plans_committed=state.plans_committed, plans_rejected=state.plans_rejected)
         if loop is not None:
             report.put(ticks=loop.ticks, rate_hz=loop.rate_hz(), overruns=loop.overruns,
-                       clock_steps=loop.clock_steps, real_time=loop.real_time,
+                       late_over_10ms=loop.late, clock_steps=loop.clock_steps, real_time=loop.real_time,
                        **loop.lateness_us.summary('lateness_us'),
                        **loop.tick_us.summary('tick_us'))
         if output is not None:

@@ -50,7 +50,8 @@ class ControllerInputs:
         self._controller = controller
         self._time = control_time
         self._reader = JointReader(robot.joint_names, robot.gripper)
-        self._every_round: tuple[PolledSubscription, ...] = ()
+        self._clock: PolledSubscription | None = None
+        self._joints: PolledSubscription | None = None
         self._orders: tuple[PolledSubscription, ...] = ()
         self._orders_due_ns = 0
         self.stop_held = False
@@ -60,23 +61,27 @@ class ControllerInputs:
 
     def subscribe(self) -> None:
         """Begin to listen to what the control thread polls."""
-        self._every_round = (self._listen(JointState, 'joint_states', self._on_joints),)
+        self._joints = self._listen(JointState, 'joint_states', self._on_joints)
         self._orders = (
             self._listen(Bool, 'stop', self._on_stop_topic),
             self._listen(Float64, 'speed_scale', self._on_speed_scale))
         if isinstance(self._time.clock, DisciplinedClock):
-            clock = PolledSubscription(
+            self._clock = PolledSubscription(
                 self._node, ClockMessage, '/clock', make_profile('best_effort', CLOCK_DEPTH), self._on_clock)
-            self._every_round = (clock, *self._every_round)
 
     def _listen(self, message_type: Any, topic: str, callback: Any) -> PolledSubscription:
         return PolledSubscription(
             self._node, message_type, topic, qos_profile(self._node.values, topic), callback)
 
+    def poll_clock(self) -> None:
+        """Take in what time it is; called by the control thread before :meth:`poll`."""
+        if self._clock is not None:
+            self._clock.poll()
+
     def poll(self) -> None:
-        """Take in what has arrived; called by the control thread before each sample."""
-        for subscription in self._every_round:
-            subscription.poll()
+        """Take in all the rest that has arrived; called by the control thread before each sample."""
+        if self._joints is not None:
+            self._joints.poll()
         now_ns = time.monotonic_ns()
         if now_ns >= self._orders_due_ns:
             self._orders_due_ns = now_ns + ORDERS_PERIOD_NS
@@ -85,8 +90,8 @@ class ControllerInputs:
 
     def diagnose(self, report: Report) -> None:
         """Name the publishers that cannot be heard because of their QoS."""
-        for subscription in (*self._every_round, *self._orders):
-            mismatch = subscription.find_mismatch()
+        for subscription in (self._clock, self._joints, *self._orders):
+            mismatch = '' if subscription is None else subscription.find_mismatch()
             if mismatch:
                 report.add(Level.ERROR, mismatch)
 

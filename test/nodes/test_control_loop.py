@@ -145,3 +145,30 @@ def test_inputs_are_polled_once_per_tick():
     recorder.run_until(100)
     counts = np.bincount(polls, minlength=100)[1:99]
     assert (counts >= 1).all() and np.median(counts) == 1
+
+
+def test_a_jump_is_reported_before_anything_that_came_with_it():
+    clock = DisciplinedClock(jump_ns=10**8)
+    events: list[str] = []
+    begin = time.monotonic_ns()
+
+    def read_clock() -> None:
+        now = time.monotonic_ns()
+        jumped = len(recorder.samples) >= 20
+        if jumped and 'observed' not in events:
+            events.append('observed')
+        clock.observe(10**9 + now - begin + (10**9 if jumped else 0), now)
+
+    recorder = Recorder(
+        clock, poll_clock=read_clock, poll=lambda: events.append(f'{len(recorder.jumps)} jumps'))
+    recorder.run_until(40)
+    assert len(recorder.jumps) == 1
+    assert events[events.index('observed') - 1:][:3] == ['0 jumps', 'observed', '1 jumps']
+
+
+def test_what_is_to_be_done_between_ticks_learns_how_much_time_is_left():
+    slacks: list[int] = []
+    recorder = Recorder(system_clock(), between=slacks.append)
+    recorder.run_until(100)
+    assert len(slacks) >= 99 and max(slacks) <= 2 * PERIOD
+    assert np.median(slacks) > 0
