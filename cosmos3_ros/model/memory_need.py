@@ -53,8 +53,18 @@ def estimate_need(
         weights = (2 * shape.generation_parameters + 2 * vocabulary * shape.hidden) * size
     elif understanding == 'resident':
         weights += shape.generation_parameters * activation
-    working = _WORKING_UNITS * generated_tokens * 2 * shape.intermediate * activation
-    return MemoryNeed(backend, dtype, understanding, weights, working)
+    return MemoryNeed(
+        backend, dtype, understanding, weights, working_bytes(shape, dtype, generated_tokens))
+
+
+def layer_bytes(shape: TowerShape, dtype: str) -> int:
+    """Return what one layer of the generation tower takes."""
+    return shape.generation_parameters // shape.layers * _BYTES[dtype]
+
+
+def working_bytes(shape: TowerShape, dtype: str, generated_tokens: int) -> int:
+    """Return the peak of everything that is no weight."""
+    return _WORKING_UNITS * generated_tokens * 2 * shape.intermediate * max(_BYTES[dtype], 2)
 
 
 def check_memory(
