@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .output_checkpoint import OutputCheckpoint
-from .settings import TrainingSettings
+from .settings import STAGES, TrainingSettings
 
 EVALUATION_FILE = 'evaluation.json'
 """Written beside the card by ``cosmos3 train --evaluate`` and quoted in it."""
@@ -37,7 +37,7 @@ def write_card(output: OutputCheckpoint, settings: TrainingSettings, command: st
         '', '## Training', '',
         '| stage | steps | batch | seconds | seconds per step | on | last values |',
         '|---|---|---|---|---|---|---|',
-        *(_row(name, facts) for name, facts in stages.items()),
+        *(_row(name, stages[name]) for name in STAGES if name in stages),
         '', 'The understanding tower is trained with the reasoner first, and is frozen while the generator',
         'is trained: the fine-tuning recipe of NVIDIA freezes it too.', '',
         '## Again', '', '```', command or 'cosmos3 train', '```', '',
