@@ -13,7 +13,7 @@ from cosmos3_ros.contracts import ContractError
 
 from .base import LifecycleBase
 from .diagnostics import Level, Report
-from .images import rgb_from_compressed, rgb_image
+from .images import SUPPORTED, rgb_from_compressed, rgb_image
 from .messages import to_ns
 from .parameters import Parameter
 
@@ -22,6 +22,8 @@ TRANSPORTS = ('raw', 'compressed')
 SILENT_AFTER_S = 1.0
 
 Frame = NDArray[np.uint8]
+# Raw encodings whose pixels are a view of the message's bytes; they are checked when they arrive.
+CHEAP = ('rgb8', 'bgr8', 'rgba8', 'bgra8', '8UC3')
 
 CAMERA_PARAMETERS = (
     Parameter('cameras', list[str], [],
@@ -40,6 +42,8 @@ class CameraStreams:
     :param topics: Camera slot to topic of the raw image; remap topics the ROS way.
     :param transport: ``raw`` or ``compressed``.
     :param on_image: Called with slot, header stamp in nanoseconds and uint8 RGB pixels (H, W, 3).
+    :param lazy: Hand on a function that returns the pixels where making them costs something: a JPEG
+        takes milliseconds, and a policy that is asked twice a second uses one image of eight.
     """
 
     def __init__(
@@ -49,10 +53,12 @@ class CameraStreams:
         *,
         transport: str,
         profile: QoSProfile,
-        on_image: Callable[[str, int, Frame], None],
+        on_image: Callable[[str, int, Any], None],
+        lazy: bool = False,
     ) -> None:
         self._node = node
         self._on_image = on_image
+        self._lazy = lazy
         self._arrived: dict[str, float] = {}
         self._began = time.monotonic()
         self._cameras = tuple(topics)
@@ -71,7 +77,7 @@ class CameraStreams:
         node = self._node
         node.counters.add(f'images_received.{camera}')
         try:
-            frame = self._decode(message)
+            frame = self._decode_later(camera, message) if self._is_costly(message) else self._decode(message)
             self._on_image(camera, to_ns(message.header.stamp), frame)
         except Exception as error:
             if isinstance(error, ContractError):
@@ -79,6 +85,22 @@ class CameraStreams:
             node.report_exception(f'camera {camera}', error)
             return
         self._arrived[camera] = time.monotonic()
+
+    def _is_costly(self, message: Any) -> bool:
+        if not self._lazy:
+            return False
+        # What is not supported is refused when it arrives: an older, good image keeps its place.
+        encoding = getattr(message, 'encoding', None)
+        return encoding is None or (encoding in SUPPORTED and encoding not in CHEAP)
+
+    def _decode_later(self, camera: str, message: Any) -> Callable[[], Frame]:
+        def decode() -> Frame:
+            try:
+                return self._decode(message)
+            except ContractError:
+                self._node.counters.add(f'images_refused.{camera}')
+                raise
+        return decode
 
     def diagnose(self, report: Report) -> None:
         """Name the cameras that are silent and log when one falls silent or comes back."""

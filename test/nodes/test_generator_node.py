@@ -1,5 +1,6 @@
 """The generator node on a real graph, with a policy that can be made slow, wrong or broken."""
 
+import json
 import threading
 import time
 
@@ -7,14 +8,16 @@ from camera_rig import CameraRig
 from cosmos3_ros.action import ExecuteInstruction
 import cosmos3_ros.msg as msg
 import cosmos3_ros.srv as srv
+from diagnostic_msgs.msg import DiagnosticArray
 from fake_arm import FakeArm
 import numpy as np
 import pytest
 from rclpy.action import ActionClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_graph import Graph, wait_for
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 from cosmos3_ros.contracts import (
     ActionChunk,
@@ -24,8 +27,11 @@ from cosmos3_ros.contracts import (
     SceneReport,
     TaskState,
 )
+from cosmos3_ros.generator.film import Film
 from cosmos3_ros.generator.policy import PolicyError
-from cosmos3_ros.nodes.generator import GeneratorNode, policy_options
+from cosmos3_ros.nodes import cameras
+from cosmos3_ros.nodes.generator import GeneratorNode
+from cosmos3_ros.nodes.generator_parameters import policy_options
 from cosmos3_ros.nodes.messages import scene_to_message, to_ns
 from cosmos3_ros.nodes.parameters import ParameterError
 from cosmos3_ros.robots import load_robot
@@ -48,14 +54,22 @@ class StubPolicy:
         self.gate.set()
         self.waiting = threading.Event()
         self.seen: list[tuple[Observation, str, int]] = []
+        self.prefixes: list[object] = []
+        self.stages_ms = {'denoise': 1.5}
+        self.imagination = self
+        self.imagined: list[tuple[Observation, ActionChunk]] = []
         self.error: Exception | None = None
+        self.prefix_error: Exception | None = None
         self.warm, self.closed = False, False
 
     def warm_up(self) -> None:
         self.warm = True
 
-    def generate(self, observation: Observation, instruction: str, *, seed: int) -> ActionChunk:
+    def generate(
+        self, observation: Observation, instruction: str, *, seed: int, prefix: object = None,
+    ) -> ActionChunk:
         self.seen.append((observation, instruction, seed))
+        self.prefixes.append(prefix)
         self.waiting.set()
         assert self.gate.wait(20.0)
         if self.error is not None:
@@ -65,6 +79,19 @@ class StubPolicy:
             positions=np.tile(observation.joint_position, (32, 1)), gripper=np.zeros(32),
             contract=self.contract, instruction=instruction, seed=seed, steps=0, guidance=1.0,
             policy=self.name, identity=TRAINED, trace_id=f'stub-{len(self.seen)}', latency_s=0.0)
+
+    def prefix_of(
+        self, previous: ActionChunk, observation: Observation, delay_s: float, *, decay: str,
+    ) -> tuple[str, int, float, str]:
+        if self.prefix_error is not None:
+            raise self.prefix_error
+        return previous.trace_id, observation.stamp_ns, delay_s, decay
+
+    def imagine(self, observation: Observation, chunk: ActionChunk, *, seed: int) -> Film:
+        del seed
+        self.imagined.append((observation, chunk))
+        frames = np.stack([np.full((16, 32, 3), 10 * i, np.uint8) for i in range(4)])
+        return Film(chunk.stamp_ns, 20_000_000, frames, chunk.instruction, TRAINED, chunk.trace_id, 0.1)
 
     def close(self) -> None:
         self.closed = True
@@ -95,7 +122,8 @@ class Bench:
             srv.SetInstruction, '/generator/set_instruction', srv.SetInstruction.Request(instruction=text))
 
     def refusal(self, text: str) -> None:
-        wait_for(lambda: text in self.node._refused, f'the refusal {text!r} (is: {self.node._refused!r})')
+        wait_for(lambda: text in self.node.requests.refused,
+                 f'the refusal {text!r} (is: {self.node.requests.refused!r})')
         assert self.node.state_label == 'active'
 
 
@@ -146,7 +174,7 @@ def test_empty_instruction_pauses(graph):
     bench = Bench(graph, instruction='go')
     wait_for(lambda: bench.chunks, 'a chunk')
     assert bench.instruct('').accepted
-    wait_for(lambda: not bench.node._worker.busy, 'the end of the request in work')
+    wait_for(lambda: not bench.node.requests.worker.busy, 'the end of the request in work')
     before = len(bench.policy.seen)
     # The sentinel: the next request after resuming is the next request at all.
     assert bench.instruct('again').accepted
@@ -159,12 +187,106 @@ def test_slow_policy_gets_the_newest_observation(graph):
     bench.policy.gate.clear()
     bench.policy.waiting.clear()
     assert bench.policy.waiting.wait(20.0)
-    wait_for(lambda: bench.node._worker.dropped >= 2, 'requests that a newer one replaced')
+    wait_for(lambda: bench.node.requests.worker.dropped >= 2, 'requests that a newer one replaced')
     released_ns = graph.client.get_clock().now().nanoseconds
     count = len(bench.policy.seen)
     bench.policy.gate.set()
     wait_for(lambda: len(bench.policy.seen) > count, 'the next request')
     assert released_ns - bench.policy.seen[count][0].stamp_ns < 300_000_000
+
+
+def test_pause_keeps_the_instruction_and_drops_the_chunk_in_flight(graph):
+    bench = Bench(graph, instruction='go')
+    wait_for(lambda: bench.chunks, 'a chunk')
+    bench.policy.gate.clear()
+    bench.policy.waiting.clear()
+    assert bench.policy.waiting.wait(40.0)
+    before, seen = len(bench.chunks), len(bench.policy.seen)
+    assert graph.call(Trigger, '/generator/pause').success
+    bench.policy.gate.set()
+    wait_for(lambda: bench.node.counters['chunks_dropped'] == 1, 'the chunk in flight to be dropped')
+    assert bench.node.instruction == 'go' and 'after ~/resume' in bench.instruct('second').message
+    bench.node._on_replan()
+    assert len(bench.chunks) == before and len(bench.policy.seen) == seen, 'nothing is asked while paused'
+    assert graph.call(Trigger, '/generator/resume').success
+    wait_for(lambda: len(bench.chunks) > before, 'chunks after resuming')
+    assert bench.chunks[-1].instruction == 'second' and not bench.node.requests.paused
+
+
+def test_each_chunk_is_tied_to_the_one_that_plays(graph):
+    bench = Bench(graph, instruction='go', real_time_chunking=True, prefix_decay='EXP')
+    wait_for(lambda: len(bench.chunks) >= 3, 'chunks')
+    assert bench.policy.prefixes[0] is None, 'there is none before the first'
+    name, stamp_ns, delay_s, decay = bench.policy.prefixes[2]
+    assert (name, stamp_ns, decay) == ('stub-2', bench.policy.seen[2][0].stamp_ns, 'EXP')
+    assert 0.0 <= delay_s < 60.0 and bench.node.counters['chunks_tied'] >= 2
+    bench.instruct('something else')
+    wait_for(lambda: any(seen[1] == 'something else' for seen in list(bench.policy.seen)), 'the new request')
+    index = next(i for i, seen in enumerate(bench.policy.seen) if seen[1] == 'something else')
+    assert bench.policy.prefixes[index] is None, 'another instruction owes nothing to the old chunk'
+    bench.policy.prefix_error = PolicyError('older than the previous chunk')
+    wait_for(lambda: bench.node.counters['prefixes_refused'] >= 1, 'a refused prefix')
+    before = len(bench.chunks)
+    wait_for(lambda: len(bench.chunks) > before, 'chunks all the same')
+
+
+def test_a_policy_that_cannot_be_tied_is_refused(graph):
+    node = graph.add(GeneratorNode, policy='oracle', real_time_chunking=True)
+    node.trigger_configure()
+    assert node.state_label == 'unconfigured' and 'policy oracle cannot be tied' in node.failure
+
+
+def test_diagnostics_name_chunks_and_stages_without_the_first(graph):
+    reports = graph.collect(DiagnosticArray, '/diagnostics')
+    bench = Bench(graph)
+    first = threading.Event()
+
+    def slow_first(observation, instruction, *, seed, prefix=None):
+        if not first.is_set():
+            first.set()
+            time.sleep(0.5)  # what only an instruction's first chunk waits for
+        return StubPolicy.generate(bench.policy, observation, instruction, seed=seed, prefix=prefix)
+
+    bench.policy.generate = slow_first
+    bench.instruct('go')
+
+    def values() -> dict[str, str]:
+        found = [status for array in reports for status in array.status if 'generator' in status.name]
+        return {item.key: item.value for item in found[-1].values} if found else {}
+
+    wait_for(lambda: 'stage_policy_denoise_ms_p50' in values() and 'traces' in values(), 'stages')
+    report = values()
+    assert report['trace_id'].startswith('stub-') and report['trace_id'] in report['traces']
+    assert float(report['stage_policy_denoise_ms_p50']) == 1.5
+    assert float(report['first_chunk_latency_s']) >= 0.5
+    assert {'stage_assemble_ms_p99', 'stage_policy_ms_p50', 'chunk_age_s_p50', 'latency_s_max'} <= set(report)
+    assert len(bench.node.requests.record.latency_s) < bench.node.counters['chunks']
+
+
+def test_what_is_imagined_is_published_for_review(graph):
+    bench = Bench(graph, instruction='go')
+    frames = graph.collect(Image, '/generator/imagined/image_raw')
+    wait_for(lambda: bench.chunks, 'a chunk')
+    answer = graph.call(Trigger, '/generator/imagine')
+    assert not answer.success and 'pause first' in answer.message
+    assert graph.call(Trigger, '/generator/pause').success
+    answer = graph.call(Trigger, '/generator/imagine')
+    assert answer.success, answer.message
+    wait_for(lambda: len(frames) == 4, 'four frames')
+    observation, chunk = bench.policy.imagined[0]
+    assert chunk.trace_id in answer.message and observation.stamp_ns == chunk.stamp_ns
+    assert [to_ns(f.header.stamp) - chunk.stamp_ns for f in frames] == [0, 20_000_000, 40_000_000, 60_000_000]
+    assert [bytes(f.data)[0] for f in frames] == [0, 10, 20, 30] and frames[0].header.frame_id == 'imagined'
+    before = len(bench.chunks)
+    assert graph.call(Trigger, '/generator/resume').success
+    wait_for(lambda: len(bench.chunks) > before, 'chunks after the film')
+
+
+def test_nothing_to_imagine(graph):
+    bench = Bench(graph)
+    assert 'no chunk was published yet' in graph.call(Trigger, '/generator/imagine').message
+    bench.policy.imagination = None
+    assert 'policy stub cannot imagine' in graph.call(Trigger, '/generator/imagine').message
 
 
 def spoil_encoding(message: Image) -> Image:
@@ -188,6 +310,34 @@ def test_bad_image_is_refused_and_the_camera_named(graph, spoil, text, capfd):
     before = len(bench.chunks)
     wait_for(lambda: len(bench.chunks) > before, 'recovery')
     assert text in capfd.readouterr().err
+
+
+def spoil_jpeg(message: CompressedImage) -> CompressedImage:
+    message.data = bytes(message.data)[:20]
+    return message
+
+
+def test_images_that_no_request_uses_are_never_decoded(graph, monkeypatch):
+    decoded: list[int] = []
+    original = cameras.rgb_from_compressed
+
+    def count(message: CompressedImage) -> np.ndarray:
+        decoded.append(to_ns(message.header.stamp))
+        return original(message)
+
+    monkeypatch.setattr(cameras, 'rgb_from_compressed', count)
+    bench = Bench(graph, transport='compressed')
+    wait_for(lambda: bench.node._assembler.counts.images > 12, 'images')
+    assert decoded == [], 'nothing was asked for'
+    bench.instruct('go')
+    wait_for(lambda: bench.chunks, 'a chunk')
+    assert len(decoded) >= 3
+    bench.rig.spoil['wrist'] = spoil_jpeg
+    bench.refusal('wrist: image:')
+    wait_for(lambda: bench.node.counters['images_refused.wrist'] > 0, 'the refused image to be counted')
+    bench.rig.spoil.clear()
+    before = len(bench.chunks)
+    wait_for(lambda: len(bench.chunks) > before, 'recovery')
 
 
 def test_camera_that_stops_is_named_and_recovers(graph):
@@ -259,6 +409,25 @@ def test_what_cannot_be_set_up_is_said_and_the_node_stays(graph, parameters, tex
     assert text in node.failure
     node.trigger_configure()
     assert text in node.failure, 'a second attempt says the same'
+
+
+@pytest.mark.parametrize(('robot', 'contract', 'text'), [
+    ('ur5e', 'droid_joint', 'robot ur5e'), ('ur5e', 'eef_delta', 'this checkpoint answers eef_delta/droid'),
+    ('panda', 'droid_joint', ''), ('panda', 'eef_delta', '')])
+def test_contracts_are_never_confused(graph, tmp_path, robot, contract, text):
+    """A checkpoint names its contract; a robot that does not accept it is refused when it is configured."""
+    pytest.importorskip('torch', reason="the extra 'model' is not installed")
+    from cosmos3_ros.model.checkpoint_init import init_checkpoint
+
+    directory = init_checkpoint(tmp_path / 'micro', 'micro', seed=3).directory
+    path = directory / 'cosmos3_ros.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'contract': contract}))
+    node = graph.add(
+        GeneratorNode, robot=robot, policy='cosmos3', checkpoint=str(directory), policy_options=['steps=1'])
+    node.trigger_configure()
+    assert text in node.failure and node.state_label == ('unconfigured' if text else 'inactive')
+    if not text:
+        assert node.policy.contract.partition('/')[0] == contract
 
 
 def test_policy_options_are_yaml():
