@@ -135,12 +135,12 @@ def soak(chunks: int, seed: int, outage_every: int, domain: int) -> dict[str, ob
         node.trigger_configure()
         if node.state_label != 'inactive':
             raise RuntimeError(node.failure)
-        policy = node._policy
+        policy = node.policy
         source = LightSource(graph, witness)
         node.trigger_activate()
         usage = _publish(node, witness, chunks)
         node.set_instruction('')
-        wait_for(lambda: not node._worker.busy, 'the end of the last request')
+        wait_for(lambda: not node.requests.worker.busy, 'the end of the last request')
         wait_for(lambda: len(witness.seen) >= node.counters['chunks'], 'the last chunk')
         counters, counts = node.counters.snapshot(), asdict(policy.counts)
         reconnects = policy.reconnects
