@@ -38,8 +38,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Imagine or infer."""
+    try:
+        return _answer(args, output)
+    except ValueError as error:  # what policies, checkpoints, robots and episodes refuse with
+        raise CommandError(str(error)) from error
+
+
+def _answer(args: argparse.Namespace, output: Output) -> int:
     # Heavy imports only here: the other subcommands must start fast.
-    from ..evaluation.lerobot_episode import EpisodeError, read_episode
+    from ..evaluation.lerobot_episode import read_episode
     from ..generator.cosmos3_policy import create_cosmos3
     from ..robots import load_robot
 
@@ -49,10 +56,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         torch_threads=0)
     if not policy.identity.trained:
         output.warn(f'{policy.identity.checkpoint} is untrained: what it says means nothing')
-    try:
-        episode = read_episode(args.data, args.episode)
-    except EpisodeError as error:
-        raise CommandError(str(error)) from error
+    episode = read_episode(args.data, args.episode)
     wanted = _indices(episode, args.at, policy.step_ns, policy.horizon)
     inverse = args.dynamics == 'inverse'
     observations = _observations(

@@ -167,8 +167,11 @@ class CompiledLoop:
         :param pool: As for :meth:`capture`.
         """
         self._sample = self.noise.clone(), self.action.clone()
+        # Of this device: torch's own capture stream is one for the whole process, on the device it was made
+        # for.
+        stream = torch.cuda.Stream(self._tower.device)
         for step in range(self._plan.steps):
-            self._steps.append(self._record(partial(self._velocity_of, *self._sample, step), pool))
+            self._steps.append(self._record(partial(self._velocity_of, *self._sample, step), pool, stream))
         torch.cuda.empty_cache()
 
     def release(self) -> None:
@@ -188,7 +191,7 @@ class CompiledLoop:
         self._graph = self._record(self._fill, pool)[0]
         torch.cuda.empty_cache()  # what the first run needed outside of the pool
 
-    def _record(self, work: Callable[[], Any], pool: Any) -> tuple[Any, Any]:
+    def _record(self, work: Callable[[], Any], pool: Any, capture_stream: Any = None) -> tuple[Any, Any]:
         device = self._tower.device
         with torch.cuda.device(device), torch.no_grad():
             stream = torch.cuda.Stream(device)
@@ -198,7 +201,7 @@ class CompiledLoop:
             torch.cuda.current_stream(device).wait_stream(stream)
             torch.cuda.synchronize(device)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, stream=capture_stream):
                 answer = work()
         return graph, answer
 
