@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 import sys
 import tempfile
@@ -49,6 +50,8 @@ def measure(live: Running, priority: int, seconds: float) -> dict[str, Any]:
             live.processes.check):
         raise CommandError(f'the controller is {monitor.mode}, RUNNING was expected within {START_S:g} s')
     live.rest(SETTLE_S)
+    bare = start('bare_loop', [*python, str(HERE / 'bare_loop.py')])
+    stolen_s = stolen_time_s()
     first = monitor.reports['controller']
     begin = {key: first.number(key) for key in ('ticks', 'overruns', 'late_over_10ms', 'plans_committed')}
     windows = []
@@ -63,6 +66,7 @@ def measure(live: Running, priority: int, seconds: float) -> dict[str, Any]:
     def worst(key: str) -> float:
         return round(max(window.number(key) for window in windows) * 1e-3, 3)
 
+    stolen_s = stolen_time_s() - stolen_s
     images = [int(_last_line(live, process)) for process in (*cameras, listener)]
     return {
         'seconds': round(elapsed_s, 2), 'real_time': last.values.get('real_time') == 'True',
@@ -74,7 +78,13 @@ def measure(live: Running, priority: int, seconds: float) -> dict[str, Any]:
         'plans': int(counts['plans_committed']), 'mode': monitor.mode,
         'stops': [f'{stop.reason}: {stop.detail}' for stop in monitor.stops],
         'arm': json.loads(_last_line(live, arm)),
+        'bare_loop': json.loads(_last_line(live, bare)), 'stolen_by_host_s': round(stolen_s, 2),
         'images_sent': sum(images[:-1]), 'images_taken': images[-1]}
+
+
+def stolen_time_s() -> float:
+    """Return for how long the host has kept processors from this virtual machine (proc(5): steal)."""
+    return int(Path('/proc/stat').read_text().split()[8]) / os.sysconf('SC_CLK_TCK')
 
 
 def _last_line(live: Running, process: ManagedProcess) -> str:

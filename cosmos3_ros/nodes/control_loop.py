@@ -18,7 +18,8 @@ WINDOW = 5000
 # leaves cycles behind with every message. Everything older is frozen before the loop starts.
 COLLECT_EVERY = 50
 COLLECT_SLACK_NS = 700_000
-# A deadline missed by this much is counted by itself: fewer than 5 points pass a driver by unnoticed.
+# A sample is a missed deadline when it is later than this. Up to it samples are made up for: a driver that
+# follows every sample would see a gap as a step of twice the size.
 LATE_NS = 10_000_000
 # mlockall(2). Pages are locked once they are used, not all that is mapped: Fast DDS maps 64 MB segments.
 # Not MCL_FUTURE: past a limit it makes later allocations fail.
@@ -65,7 +66,8 @@ class ControlLoop:
     """Calls ``tick(sample_time_ns)`` once per grid point of the node's clock.
 
     ``tick`` gets the grid point, not the instant of waking, so jitter of the machine does not reach
-    the samples. After a stall the missed points are passed over and counted.
+    the samples. After a stall of less than ``LATE_NS`` the points are made up for at once; after a longer one
+    they are passed over and counted.
 
     :param clock: Maps the monotonic clock to the node's clock.
     :param period_ns: Grid spacing.
@@ -215,7 +217,7 @@ class ControlLoop:
             if clock.wait_ns(target, begin) > 0:
                 continue
             late = clock.now_ns(begin) - target
-            missed = late // period
+            missed = late // period if late > LATE_NS else 0
             overrun = 0
             if missed > 0:
                 target += missed * period
