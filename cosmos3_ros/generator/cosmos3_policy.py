@@ -12,6 +12,7 @@ from cosmos3_ros.contracts import ModelIdentity
 from cosmos3_ros.model.checkpoint import Checkpoint, CheckpointError
 from cosmos3_ros.model.loading import check_device, load_tokenizer, load_transformer, load_vae, torch_dtype
 from cosmos3_ros.model.memory_need import check_memory
+from cosmos3_ros.model.modelopt_weights import open_weights
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
 from cosmos3_ros.model.picture_encoder import PictureEncoder
 from cosmos3_ros.model.prompt_tokens import prompt_tokens
@@ -33,6 +34,7 @@ from .graph_pool import GraphPool
 from .guidance import Guidance
 from .imagination import Imagination
 from .option_types import check_types
+from .parallel_backend import ParallelBackend
 from .policy import PolicyError
 from .prompt import PROMPT_VARIANTS
 from .request_pack import make_pack
@@ -69,6 +71,7 @@ def create_cosmos3(
     prompt_variant: str | None = None,
     understanding: str = 'streamed',
     branches: str = 'auto',
+    guidance_device: str | None = None,
     torch_threads: int = 1,
 ) -> Cosmos3Policy:
     """Load a checkpoint and build the policy.
@@ -92,6 +95,8 @@ def create_cosmos3(
         new instruction and keeps nothing of it; ``resident`` keeps it on the device.
     :param branches: With ``compiled``: the two branches of guidance ``batched`` or ``sequential``; ``auto``
         takes what was faster on an H200: ``batched`` for ``float8``, else ``sequential``.
+    :param guidance_device: With ``compiled``: a second device, which holds the tower too and computes the
+        branch of the empty text at the same time.
     :param torch_threads: CPU threads of torch in this process, 1 by default so that a controller on
         the same machine keeps its core; 0 leaves torch's setting alone.
     :raises PolicyError: A setting or the robot does not fit.
@@ -101,7 +106,8 @@ def create_cosmos3(
         'checkpoint': 'text', 'revision': 'text or none', 'contract': 'text or none', 'backend': 'text',
         'device': 'text', 'dtype': 'text', 'steps': 'integer or none', 'shift': 'number or none',
         'guidance': 'number or none', 'guidance_interval': 'pair or none', 'prompt_variant': 'text or none',
-        'torch_threads': 'integer', 'understanding': 'text', 'branches': 'text', 'action': 'mapping or none'})
+        'torch_threads': 'integer', 'understanding': 'text', 'branches': 'text', 'action': 'mapping or none',
+        'guidance_device': 'text or none'})
     for name, value, allowed in (
             ('backend', backend, BACKENDS), ('understanding', understanding, UNDERSTANDING),
             ('branches', branches, BRANCHES)):
@@ -109,6 +115,10 @@ def create_cosmos3(
             raise PolicyError(f'{name}: {value!r} arrived, one of {", ".join(allowed)} is allowed')
     if dtype == FLOAT8 and backend != 'compiled':
         raise PolicyError(f'dtype: {FLOAT8} arrived, the backend {backend} has no such form; use compiled')
+    if guidance_device is not None and backend != 'compiled':
+        raise PolicyError(
+            f'guidance_device: {guidance_device!r} arrived, the backend {backend} uses one device; use '
+            'compiled')
     if not 0 <= torch_threads <= 256:
         raise PolicyError(f'torch_threads: {torch_threads} arrived, 0 to 256 is allowed')
     opened = Checkpoint.open(checkpoint, revision=revision, contract=contract, parts=('generator',))
@@ -124,11 +134,14 @@ def create_cosmos3(
     if torch_threads > 0:
         torch.set_num_threads(torch_threads)
     check_device(device)
+    if guidance_device is not None:
+        check_device(guidance_device)
     if device.startswith('cuda'):
         _check_memory(opened, actions.layout, device, backend, dtype, understanding)
     compiled, view, pool = backend == 'compiled', View.of(*opened.view), GraphPool(device)
     made, width = _make_backend(
-        opened, backend, device, dtype, plan, scale, understanding, branches, pool, actions.layout)
+        opened, backend, device, dtype, plan, scale, understanding, branches, pool, actions.layout,
+        guidance_device)
     precision = _activations(dtype)
     policy = Cosmos3Policy(
         identity=ModelIdentity(opened.label, f'{backend}/{dtype}/{device}', opened.trained),
@@ -227,17 +240,28 @@ def _activations(dtype: str) -> str:
 def _make_backend(
     checkpoint: Checkpoint, backend: str, device: str, dtype: str, plan: Schedule, guidance: Guidance,
     understanding: str, branches: str, pool: GraphPool, layout: ActionLayout,
+    guidance_device: str | None,
 ) -> tuple[Any, int]:
     """Return the backend and the padded width of an action row."""
+    source = open_weights(checkpoint)
     if backend == 'diffusers':
+        if 'quantization_config' in source.config:
+            raise PolicyError(
+                f'checkpoint {checkpoint.name}: it is quantised, the backend diffusers does not read that; '
+                'use compiled')
         transformer = load_transformer(checkpoint, device, dtype)
         return DiffusersBackend(transformer, plan, guidance), int(transformer.config.action_dim)
     precision = torch_dtype(_activations(dtype))
-    source = CheckpointWeights(checkpoint)
-    made = CompiledBackend(
-        source, device, precision, checkpoint.content_hash, plan, guidance, float8=dtype == FLOAT8,
-        understanding_resident=understanding == 'resident', batched=branch_batching(branches, dtype),
-        pool=pool, layout=layout)
+
+    def compiled(where: str, memory: GraphPool) -> CompiledBackend:
+        return CompiledBackend(
+            source, where, precision, checkpoint.content_hash, plan, guidance, float8=dtype == FLOAT8,
+            understanding_resident=understanding == 'resident', batched=branch_batching(branches, dtype),
+            pool=memory, layout=layout)
+
+    made: Any = compiled(device, pool)
+    if guidance_device is not None:
+        made = ParallelBackend(made, compiled(guidance_device, GraphPool(guidance_device)), plan, guidance)
     return made, int(source.config['action_dim'])
 
 

@@ -10,8 +10,9 @@ from cosmos3_ros.generator.compiled_backend import CompiledBackend
 from cosmos3_ros.generator.denoise import Request
 from cosmos3_ros.generator.guidance import Guidance
 from cosmos3_ros.generator.parallel_backend import ParallelBackend
-from cosmos3_ros.generator.policy import PolicyError
+from cosmos3_ros.generator.policy import PolicyError, create_policy
 from cosmos3_ros.generator.sampler import schedule
+from cosmos3_ros.model.checkpoint import CheckpointError
 from cosmos3_ros.model.weight_source import ModuleWeights
 
 LAYOUT = ActionLayout(8, 10, 7)
@@ -71,3 +72,17 @@ def test_rows_of_deltas_agree_with_the_reference(models, name):
     want = DiffusersBackend(models[name], plan, guidance).denoise(*one.texts(name), asked)
     got = tower(models[name], plan, guidance, layout=LAYOUT).denoise(*one.texts(name), asked)
     assert got.shape == (8, 10) and np.abs(got - want[:, :10]).max() <= 1e-5 and np.abs(got).max() > 0.1
+
+
+def test_a_policy_on_two_devices(policy_checkpoint, droid_observation):
+    chunks = [
+        create_policy(
+            'cosmos3', checkpoint=str(policy_checkpoint), robot='panda', branches='sequential', **options,
+        ).generate(droid_observation, 'go', seed=2) for options in ({}, {'guidance_device': 'cpu'})]
+    assert chunks[0].positions.tobytes() == chunks[1].positions.tobytes()
+    with pytest.raises(PolicyError, match="guidance_device: 'cpu' arrived, the backend diffusers uses one"):
+        create_policy('cosmos3', checkpoint=str(policy_checkpoint), robot='panda', backend='diffusers',
+                      guidance_device='cpu')
+    with pytest.raises(CheckpointError, match="device: 'cuda:7' arrived"):
+        create_policy(
+            'cosmos3', checkpoint=str(policy_checkpoint), robot='panda', guidance_device='cuda:7')
