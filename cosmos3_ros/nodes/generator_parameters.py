@@ -36,7 +36,8 @@ GENERATOR_TABLE = ParameterTable(
     Parameter('replan_interval_s', float, 0.5, 'Time between two requests.', unit='s', range=(0.02, 60.0),
               read_only=True),
     Parameter('request_deadline_s', float, 0.0,
-              'A chunk that took longer is thrown away; 0 publishes every chunk.', unit='s',
+              'A chunk that took longer is thrown away, and a server is not waited for longer unless '
+              'policy_options has timeout_s; 0 publishes every chunk.', unit='s',
               range=(0.0, 600.0)),
     Parameter('injected_latency_s', float, 0.0,
               'Publish every chunk this much later, to try out a slow policy.', unit='s',

@@ -26,7 +26,9 @@ def make_policy(values: Mapping[str, Any], robot: Robot) -> Policy:
         raise SetupError(
             f'policy_url: none arrived, policy {values["policy"]} needs the address of its server')
     given = {'joint_names': robot.joint_names, 'robot': robot, 'url': values['policy_url'],
-             'checkpoint': values['checkpoint'], 'device': values['device']}
+             'checkpoint': values['checkpoint'], 'device': values['device'],
+             # A server is not waited for longer than its chunk would count.
+             'timeout_s': values['request_deadline_s'] and max(0.05, values['request_deadline_s'])}
     for name, value in given.items():
         # A checkpoint is also the reasoner's: what runs elsewhere has no use for it here.
         if value and name in known:

@@ -12,6 +12,7 @@ import pytest
 from ros_graph import wait_for
 
 from cosmos3_ros.nodes.generator import GeneratorNode
+from cosmos3_ros.robots import load_robot
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / 'generator'))
 from http_servers import NimServer, VideoServer
@@ -46,6 +47,14 @@ def test_a_server_is_chosen_by_name_and_address(graph, policy, make):
         wait_for(lambda: int(newest(reports).get('server_answers', 0)) > 2, 'the counts in /diagnostics')
         values = newest(reports)
         assert (values['server_refused'], values['server_server']) == ('1', '1')
+
+
+@pytest.mark.parametrize(('options', 'expected_s'), [([''], 0.75), (['timeout_s=30.0'], 30.0)])
+def test_a_server_is_not_waited_for_longer_than_its_chunk_counts(graph, options, expected_s):
+    with NimServer() as server:
+        node = graph.add(GeneratorNode, policy='nim', policy_url=server.url, request_deadline_s=0.75,
+                         policy_options=options)
+        assert node.create_policy(load_robot('panda'))._settings.timeout_s == expected_s
 
 
 @pytest.mark.parametrize(('parameters', 'text'), [
