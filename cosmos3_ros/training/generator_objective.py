@@ -93,7 +93,8 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         if not self.und_is_frozen:
             return self.step.contexts([self._ids[i] for i in places])
         if self._contexts is None:
-            with torch.no_grad():
+            device = self.transformer.proj_in.weight.device
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 self._contexts = self.step.contexts(self._ids)
         return self._contexts.select(places)
 

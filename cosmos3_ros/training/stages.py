@@ -202,9 +202,11 @@ def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int |
     for recording, entry in zip(place.recordings, place.settings.data.datasets, strict=True):
         starts = recording.starts(
             place.settings.data.held_out, stride or entry.window_stride, held_out=held_out)
-        found.append(encode_windows(
-            recording, np.asarray(starts), encoder, place.view, place.device, keep,
-            partial(place.progress, f'{recording.name}: windows encoded')))
+        # Under autocast as everything else: bfloat16's error is far below the noise that is trained on.
+        with place.accelerator.autocast():
+            found.append(encode_windows(
+                recording, np.asarray(starts), encoder, place.view, place.device, keep,
+                partial(place.progress, f'{recording.name}: windows encoded')))
     return found
 
 

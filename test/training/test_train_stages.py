@@ -1,6 +1,5 @@
 """Stages on small synthetic data: the loss falls, resumed is uninterrupted, weights reload as written."""
 
-import math
 import shutil
 
 import numpy as np
@@ -12,10 +11,17 @@ from cosmos3_ros.generator.composed_view import View
 from cosmos3_ros.model.checkpoint import Checkpoint
 from cosmos3_ros.model.loading import load_transformer, load_vae
 from cosmos3_ros.training.draws import WeightedDraws
+from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.settings import TrainingError, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
-from cosmos3_ros.training.stages import Workplace, run_generator, run_vae
+from cosmos3_ros.training.stages import (
+    Workplace,
+    encode_recordings,
+    make_generator_objective,
+    run_generator,
+    run_vae,
+)
 from cosmos3_ros.training.training_run import make_accelerator
 
 FOREVER = float('inf')
@@ -55,7 +61,7 @@ def make_place(directory, settings, remaining=lambda: FOREVER, recordings=None):
     output.begin(resume=output.directory.exists())
     place = Workplace(
         settings, output, make_accelerator(settings, 'cpu'), lambda _: None, lambda _: None, remaining)
-    place.__dict__['recordings'] = recordings or [make_recording(episodes=4, frames=20)]
+    place.__dict__['recordings'] = recordings or [make_recording(episodes=4, frames=15)]
     return place
 
 
@@ -66,13 +72,13 @@ def tensors(directory, folder='transformer'):
 
 
 def test_generator_loss_falls_and_weights_reload(tmp_path):
-    settings = make_settings(steps=30)
+    settings = make_settings(steps=20)
     place = make_place(tmp_path, settings)
     before = tensors(place.output.directory)
     result = run_generator(place)
-    assert result.done and result.steps == 30
+    assert result.done and result.steps == 20
     losses = [entry['loss'] for entry in result.log]
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     after = tensors(place.output.directory)
     snapshot = torch.load(place.output.run_directory / 'generator.snapshot.pt', weights_only=True)
     average = snapshot['average']['values']
@@ -104,19 +110,23 @@ def test_a_resumed_run_refuses_other_settings(tmp_path):
         run_generator(make_place(tmp_path, make_settings(steps=7)))
 
 
-def test_micro_batches_do_not_change_how_much_a_step_sees(tmp_path):
-    """Noise differs with the parts, so only the sizes of updates are compared."""
-    one = run_generator(make_place(tmp_path / 'one', make_settings(steps=2)))
-    settings = make_settings(steps=2)
-    parts = make_settings(steps=2)
-    object.__setattr__(parts.generator.optimiser, 'micro_batch', 2)
-    other = run_generator(make_place(tmp_path / 'other', parts))
-    assert settings.generator is not None
-    assert math.isclose(one.log[0]['loss'], other.log[0]['loss'], rel_tol=0.5)
+def test_micro_batches_add_up_to_the_batch(tmp_path):
+    """Noise belongs to a part, so the parts' own losses are compared with the step's."""
+    settings = make_settings(steps=1)
+    object.__setattr__(settings.generator.optimiser, 'micro_batch', 2)
+    place = make_place(tmp_path, settings)
+    windows = encode_recordings(place)
+    objective = make_generator_objective(place, windows)
+    draw = place.draws([len(w) for w in windows], 4, 3)
+    alone = [
+        objective(Batch(0, part, draw(0)[2 * part:2 * part + 2]))['loss'].item() for part in range(2)]
+    loop = place.loop('generator', objective, draw)
+    result = loop.run(place.remaining_s)
+    assert result.log[0]['loss'] == pytest.approx(np.mean(alone), rel=1e-5)
 
 
 def test_vae_loss_falls_and_latents_are_standardised(tmp_path):
-    settings = make_settings('vae', steps=14, batch=2, frames=5, statistics_clips=8)
+    settings = make_settings('vae', steps=10, batch=2, frames=5, statistics_clips=6)
     place = make_place(tmp_path, settings)
     result = run_vae(place)
     losses = [entry['loss'] for entry in result.log]
