@@ -67,10 +67,10 @@ def run_training(
         return float('inf') if max_minutes is None else (
             60.0 * max_minutes - SAVING_S - (perf_counter() - began))
 
+    accelerator = make_accelerator(settings, device)  # refuses a device before anything is written
     output = OutputCheckpoint(out, settings)
     output.begin(resume=resume)
-    place = Workplace(
-        settings, output, make_accelerator(settings, device), say, note or (lambda _: None), remaining_s)
+    place = Workplace(settings, output, accelerator, say, note or (lambda _: None), remaining_s)
     reports: dict[str, Mapping[str, Any]] = {}
     finished = True
     for name in wanted:
