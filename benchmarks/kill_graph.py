@@ -119,7 +119,7 @@ class KillGraph:
         small = {'image_width': 64, 'image_height': 64, 'exterior_divisor': 1} if light else {}
         self._specs = {spec.name: spec for spec in (
             NodeSpec('simulator', {'robot': 'panda', 'task': TASK, 'seed': 1, **small}),
-            NodeSpec('generator', {**common, 'policy': 'oracle'}, MODEL_NICENESS),
+            NodeSpec('generator', {**common, 'policy': 'oracle'}, 0 if light else MODEL_NICENESS),
             NodeSpec('controller', {
                 **common, 'profile': 'lab', 'arm_on_activate': False, 'stop_on_stale_chunk': True,
                 'chunk_stale_s': CHUNK_STALE_S}),
@@ -131,6 +131,7 @@ class KillGraph:
         self._relay: ManagedProcess | None = None
         self._recorder: ManagedProcess | None = None
         self._relayed = False
+        self._to_repair = ''
         self._stalls = StallWatch()
         self._runner = EpisodeRunner(live.session, live.monitor, lambda: None)
         node = live.session.node
@@ -157,12 +158,12 @@ class KillGraph:
     # One strike -----------------------------------------------------------------------------
 
     def strike(self, struck: str, seed: int, delay_s: float) -> Attempt:
-        """Begin the task, strike after ``delay_s`` of it, wait for the outcome, and repair.
+        """Repair what was struck before, begin the task, strike after ``delay_s`` of it, await the outcome.
 
         :raises CommandError: The outcome did not come, or the graph cannot be repaired.
         """
         attempt = Attempt(struck, seed, delay_s)
-        self._use_relay(struck == 'joint_states')
+        self._prepare(relayed=struck == 'joint_states')
         self._stalls.take()
         monitor = self._live.monitor
         self._instruct('')
@@ -175,6 +176,7 @@ class KillGraph:
         if not self._live.session.wait_for(
                 lambda: monitor.controller.chunks_accepted > before or monitor.mode != 'RUNNING', LIMIT_S):
             attempt.disturbed = f'no chunk was accepted within {LIMIT_S:g} s'
+            self._runner.disarm()
             attempt.ended_ns = time.time_ns()
             return attempt
         self._live.session.wait_for(lambda: monitor.mode != 'RUNNING', delay_s)
@@ -190,7 +192,7 @@ class KillGraph:
         stall_s = self._stalls.take()
         if stall_s > STALL_S:
             attempt.disturbed = f'the machine stalled for {stall_s:.1f} s'
-        self._repair(struck)
+        self._to_repair = struck
         return attempt
 
     def _hit(self, attempt: Attempt) -> None:
@@ -240,10 +242,13 @@ class KillGraph:
             graph.configure(('simulator',))
             graph.activate(('simulator',))
 
-    def _use_relay(self, relayed: bool) -> None:
-        """Let the controller hear the arm through the relay, or directly."""
-        if relayed != self._relayed:
-            self._relayed = relayed
+    def _prepare(self, *, relayed: bool) -> None:
+        """Repair, and let the controller hear the arm through the relay, or directly."""
+        struck, self._to_repair = self._to_repair, ''
+        switched, self._relayed = relayed != self._relayed, relayed
+        if struck:
+            self._repair(struck)
+        if switched and struck not in ('controller', 'sigterm'):
             self._live.graph.process('controller').send(signal.SIGTERM)
             self._restart('controller')
 

@@ -86,7 +86,7 @@ class EpisodeRunner:
         began_s = time.monotonic()
         reason, elapsed_s, chunks = self._instruct(instruction, timeout_s)
         success = self._success_holds()
-        self._disarm()
+        self.disarm()
         new_stops = tuple(f'{stop.reason}: {stop.detail}' for stop in monitor.stops[stops:])
         if new_stops:
             reason = f'stopped: {new_stops[0]}'
@@ -136,7 +136,7 @@ class EpisodeRunner:
             self._rest(ARM_RETRY_S)
         self._wait_for_mode('RUNNING')
 
-    def _disarm(self) -> None:
+    def disarm(self) -> None:
         """End motion; a stop that is latched is left for the next episode to reset."""
         if self._monitor.mode not in ('STOPPING', 'STOPPED'):
             self._trigger('disarm')
