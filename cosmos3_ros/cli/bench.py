@@ -1,6 +1,7 @@
 """``cosmos3 bench``: measurements that print one line of JSON."""
 
 import argparse
+from functools import cache
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from .arguments import add_json, positive
 from .console import Output
 
 if TYPE_CHECKING:
+    from ..evaluation.limit_file import CheckedLimits
     from ..evaluation.motion_checker import MotionChecker
     from ..robots import Robot
 
@@ -80,10 +82,16 @@ def run_controller(args: argparse.Namespace, output: Output) -> int:
 
 
 def _make_checker(robot: 'Robot') -> 'MotionChecker':
-    from ..evaluation.limit_file import read_limits
     from ..evaluation.motion_checker import MotionChecker
 
-    return MotionChecker(read_limits(robot.name, robot.profile.name))
+    return MotionChecker(_read_limits(robot.name, robot.profile.name))
+
+
+@cache
+def _read_limits(robot: str, profile: str) -> 'CheckedLimits':
+    from ..evaluation.limit_file import read_limits
+
+    return read_limits(robot, profile)
 
 
 def run_generator(args: argparse.Namespace, output: Output) -> int:

@@ -12,6 +12,9 @@ from scipy.linalg.lapack import dgtsv
 
 Array = NDArray[np.float64]
 
+# A difference in velocity lasts if it moves two references apart over this time.
+DRIFT_WINDOW_S = 0.4
+
 # Coefficients of the derivative of a quintic, from its coefficients.
 DIFFERENTIATE: Array = np.diag(np.arange(1.0, 6.0), k=1)
 
@@ -181,27 +184,27 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """The spline in use plus its bridge, and what to follow until the splice.
+    """The spline in use plus its bridges, and what to follow until the splice.
 
     :param splice_s: From this reference time on ``spline`` counts, before it ``previous`` does.
     """
 
     splice_s: float
     spline: ChunkSpline
-    bridge: Bridge
+    bridges: tuple[Bridge, ...]
     previous: 'Reference | None' = None
 
     @property
     def end_s(self) -> float:
         """Reference time from which on the reference rests."""
-        return max(self.spline.end_s, self.bridge.end_s)
+        return max(self.spline.end_s, *(bridge.end_s for bridge in self.bridges))
 
     @classmethod
     def hold(cls, position: Array, start_s: float, blend_s: float) -> 'Reference':
         """Return a reference that stands still at ``position``."""
         position = np.asarray(position, dtype=np.float64)
         bridge = Bridge.of(start_s, blend_s, np.zeros((6, len(position))))
-        return cls(-np.inf, ChunkSpline.through(start_s, 1.0, position[None]), bridge)
+        return cls(-np.inf, ChunkSpline.through(start_s, 1.0, position[None]), (bridge,))
 
     def evaluate(self, times_s: Array) -> State:
         """Return the state at ``times_s`` (M,), which do not fall."""
@@ -217,11 +220,12 @@ class Reference:
         return state
 
     def _own(self, times_s: Array) -> State:
-        q, v, a, j = self.spline.evaluate(times_s)
-        if times_s[0] >= self.bridge.end_s:
-            return q, v, a, j
-        eq, ev, ea, ej = self.bridge.evaluate(times_s)
-        return q + eq, v + ev, a + ea, j + ej
+        state = self.spline.evaluate(times_s)
+        for bridge in self.bridges:
+            if times_s[0] < bridge.end_s:
+                for values, correction in zip(state, bridge.evaluate(times_s), strict=True):
+                    values += correction
+        return state
 
     def spliced(
         self, spline: ChunkSpline, now_s: float, blend_s: float, bound: BridgeBound | None = None,
@@ -240,19 +244,41 @@ class Reference:
         base = self
         while base.previous is not None and now_s < base.splice_s:
             base = base.previous
-        base = Reference(base.splice_s, base.spline, base.bridge)
+        base = Reference(base.splice_s, base.spline, base.bridges)
         splice_s = max(now_s, spline.start_s)
         at = np.array([splice_s])
-        old, new = base.evaluate(at), spline.evaluate(at)
+        soon = np.array([splice_s, splice_s + DRIFT_WINDOW_S])
+        old, new = base.evaluate(soon), spline.evaluate(soon)
         offset = np.stack([old[i][0] - new[i][0] for i in range(3)])
-        if bound is not None:
-            blend_s = max(blend_s, bound.duration_s(offset))
-        bridge = Bridge.away(splice_s, blend_s, offset)
-        result = Reference(splice_s, spline, bridge, base)
-        jumps = [
-            float(np.abs(row[0] + correction[0] - before[0]).max())
-            for row, correction, before in zip(new, bridge.evaluate(at), old, strict=True)]
+        # What of the difference in velocity is there now and lasts.
+        apart = (old[0][1] - new[0][1] - offset[0]) / DRIFT_WINDOW_S
+        drift = np.clip(apart, np.minimum(offset[1], 0.0), np.maximum(offset[1], 0.0))
+        bridges = _bridge_over(splice_s, blend_s, offset, drift, bound)
+        result = Reference(splice_s, spline, bridges, base)
+        after = result._own(at)
+        jumps = [float(np.abs(row[0] - before[0]).max()) for row, before in zip(after, old, strict=True)]
         seam = dict(zip(('position', 'velocity', 'acceleration', 'jerk'), jumps, strict=True))
         seam['gap_position'] = float(np.abs(offset[0]).max())
         seam['gap_velocity'] = float(np.abs(offset[1]).max())
         return result, seam
+
+
+def _bridge_over(
+    start_s: float, blend_s: float, offset: Array, drift: Array, bound: BridgeBound | None,
+) -> tuple[Bridge, ...]:
+    """Return the bridges that together take ``offset`` (3, joints) away.
+
+    An offset in position and a lasting one in velocity take the time that they need. What a chunk's jitter
+    adds to velocity and acceleration must not: taken away over T, a velocity moves the reference by up to
+    T / 5 and an acceleration by T^2 / 58 times itself, so that a milliradian of noise would become a detour,
+    and the next splice a longer one. The tracker smooths jitter anyway.
+
+    :param drift: Shape (joints,), the share of the velocity that lasts.
+    """
+    if bound is None:
+        return (Bridge.away(start_s, blend_s, offset),)
+    lasting = np.stack([offset[0], drift, np.zeros_like(drift)])
+    time_s = max(blend_s, bound.duration_s(lasting))
+    if time_s == blend_s:
+        return (Bridge.away(start_s, blend_s, offset),)
+    return Bridge.away(start_s, time_s, lasting), Bridge.away(start_s, blend_s, offset - lasting)

@@ -55,13 +55,17 @@ def box_distances(limits: CheckedLimits, poses: Array) -> Array:
 
 def self_distances(limits: CheckedLimits, poses: Array) -> Array:
     """Return each sample's smallest distance between two capsules that may not touch, shape (M,)."""
-    ends = [
-        (place(poses, c.link, c.start_m), place(poses, c.link, c.end_m)) for c in limits.capsules]
-    best = np.full(len(poses), np.inf)
-    for i, j in limits.pairs:
-        gap = segment_distance(*ends[i], *ends[j])
-        best = np.minimum(best, gap - limits.capsules[i].radius_m - limits.capsules[j].radius_m)
-    return best
+    count = len(poses)
+    if not limits.pairs:
+        return np.full(count, np.inf)
+    starts = np.stack([place(poses, c.link, c.start_m) for c in limits.capsules])
+    ends = np.stack([place(poses, c.link, c.end_m) for c in limits.capsules])
+    radius = np.array([c.radius_m for c in limits.capsules])
+    first, second = np.array(limits.pairs).T
+    # All pairs at all samples in one call, one row each.
+    gap = segment_distance(*(
+        points[index].reshape(-1, 3) for index in (first, second) for points in (starts, ends)))
+    return np.asarray((gap.reshape(-1, count) - (radius[first] + radius[second])[:, None]).min(axis=0))
 
 
 def segment_distance(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
@@ -72,13 +76,12 @@ def segment_distance(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
     is the distance of an end point from the other segment.
     """
     d, e, r = a1 - a0, b1 - b0, a0 - b0
-    dd, ee, de = (d * d).sum(-1), (e * e).sum(-1), (d * e).sum(-1)
-    dr, er = (d * r).sum(-1), (e * r).sum(-1)
+    dd, ee, de, dr, er = _dot(d, d), _dot(e, e), _dot(d, e), _dot(d, r), _dot(e, r)
     determinant = dd * ee - de * de
     safe = np.where(determinant > 1e-18, determinant, 1.0)
     s, t = (de * er - ee * dr) / safe, (dd * er - de * dr) / safe
     inside = (determinant > 1e-18) & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
-    interior = np.linalg.norm(r + s[:, None] * d - t[:, None] * e, axis=-1)
+    interior = _length(r + s[:, None] * d - t[:, None] * e)
     edges = np.minimum.reduce([
         _point_distance(a0, b0, b1), _point_distance(a1, b0, b1),
         _point_distance(b0, a0, a1), _point_distance(b1, a0, a1)])
@@ -88,7 +91,16 @@ def segment_distance(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
 def _point_distance(point: Array, start: Array, end: Array) -> Array:
     """Return the distance of points from segments, shape (M,)."""
     line = end - start
-    length = (line * line).sum(-1)
-    share = ((point - start) * line).sum(-1) / np.where(length > 0.0, length, 1.0)
+    length = _dot(line, line)
+    share = _dot(point - start, line) / np.where(length > 0.0, length, 1.0)
     foot = start + np.clip(share, 0.0, 1.0)[:, None] * line
-    return np.asarray(np.linalg.norm(point - foot, axis=-1))
+    return _length(point - foot)
+
+
+def _dot(x: Array, y: Array) -> Array:
+    """Return the inner products of rows, shape (M,)."""
+    return np.asarray(np.einsum('mi,mi->m', x, y))
+
+
+def _length(x: Array) -> Array:
+    return np.sqrt(_dot(x, x))
