@@ -83,6 +83,7 @@ class ReasonerBackend(Protocol):
 _BACKENDS = {
     'transformers': ('.transformers_backend', 'TransformersBackend'),
     'compiled': ('.compiled_backend', 'CompiledBackend'),
+    'tensorrt': ('.tensorrt_backend', 'TensorRTBackend'),
     'openai': ('.openai_backend', 'OpenAIBackend'),
 }
 
