@@ -51,29 +51,41 @@ class Pid:
         self._bend = bounds.acceleration_rad_s2 * keep
         self._jerk = bounds.jerk_rad_s3 * keep
         sag = bounds.acceleration_rad_s2 * h * h / 8.0 + SOLVER_MARGIN
-        self._limits = (
-            (bounds.lower_rad + sag, bounds.upper_rad - sag), (-speed, speed),
-            (-self._bend, self._bend), (-self._jerk, self._jerk))
+        # Limits of position, velocity, acceleration and jerk, each (4, 1, joints).
+        self._low = np.stack([bounds.lower_rad + sag, -speed, -self._bend, -self._jerk])[:, None]
+        self._high = np.stack([bounds.upper_rad - sag, speed, self._bend, self._jerk])[:, None]
         # Excess is compared across quantities in units of these.
-        self._spans = tuple(high - low for low, high in self._limits)
-        chords = bounds.chords
-        self._chord_joint = np.array([c.joint for c in chords], dtype=np.intp)
-        self._chord_slope = np.array([c.slope for c in chords])
-        self._chord_sign = np.array([1.0 if c.upper else -1.0 for c in chords])
-        loss = [
-            bow[c.joint] + abs(c.slope) * bounds.acceleration_rad_s2[c.joint] * h * h / 8.0
-            + SOLVER_MARGIN * bounds.velocity_rad_s[c.joint] for c in chords]
-        self._chord_limit = self._chord_sign * np.array([c.offset for c in chords]) - np.array(loss)
+        self._per_span = 1.0 / (self._high - self._low)
+        self._inscribe(bow)
         self._ratio = gains.proportional / gains.derivative if gains.derivative > 0.0 else 0.0
         self._integral = np.zeros(len(bounds.lower_rad))
         self.servo_error = np.zeros(len(bounds.lower_rad))
         """Measured minus commanded position, which the integral takes out."""
+        # All plans that are tried as one product with (v0, a0, u0): rows are stop, quantity and step.
         lengths = sorted({min(m, n - 1) for m in STOP_STEPS})
-        # jerks = _plans[i] @ (v0, a0, u0) for the i-th stop.
-        self._plans = np.stack([self._stop_after_one_step(m) for m in lengths])
+        self._plans = np.concatenate([self._stop_after_one_step(m) for m in lengths])
+
+    def _inscribe(self, bow: Array) -> None:
+        """Set up sign (v - slope q) of all chords as products with v and q, and their limits."""
+        bounds, h = self._bounds, self._prediction.step_s
+        count, joints = len(bounds.chords), len(bounds.lower_rad)
+        self._chord_q, self._chord_v = np.zeros((joints, count)), np.zeros((joints, count))
+        self._chord_limit = np.zeros(count)
+        for k, chord in enumerate(bounds.chords):
+            j, sign = chord.joint, 1.0 if chord.upper else -1.0
+            self._chord_q[j, k], self._chord_v[j, k] = -sign * chord.slope, sign
+            self._chord_limit[k] = sign * chord.offset - (
+                bow[j] + abs(chord.slope) * bounds.acceleration_rad_s2[j] * h * h / 8.0
+                + SOLVER_MARGIN * bounds.velocity_rad_s[j])
+        self._chord_joint = np.array([c.joint for c in bounds.chords], dtype=np.intp)
 
     def _stop_after_one_step(self, steps: int) -> Array:
-        """Return (N, 3): jerks of one free step u0 and a stop of least jerk over ``steps``."""
+        """Return (4 N, 3): q, v, a at nodes 1..N and the jerks of one free step u0 and a stop of least jerk.
+
+        As functions of v0, a0 and u0; positions are relative to the first.
+
+        :param steps: Of the stop.
+        """
         p, n = self._prediction, self._prediction.steps
         h = p.step_s
         after_one = np.array([[1.0, h, h * h / 2.0], [0.0, 1.0, h]])
@@ -83,7 +95,12 @@ class Pid:
         jerks = np.zeros((n, 3))
         jerks[0, 2] = 1.0
         jerks[1: steps + 1] = -np.linalg.pinv(drive) @ free @ after_one
-        return jerks
+        rows = [jerks]
+        for respond, drift in ((p.forced_a, p.free_a), (p.forced_v, p.free_v), (p.forced_q, p.free_q)):
+            moved = respond @ jerks
+            moved[:, :2] += drift[:, 1:]
+            rows.insert(0, moved)
+        return np.concatenate(rows)
 
     def solve(
         self, state: Array, kept: Plan, position: Array, velocity: Array, acceleration: Array,
@@ -105,10 +122,18 @@ class Pid:
             acceleration[0] + gains.derivative * (velocity[0] + closing - ahead_v) + self._integral)
         change = np.clip(wanted, -self._bend, self._bend) - a
         first = np.clip(change, -h * self._jerk, h * self._jerk) / h
-        candidates = self._plans @ np.stack([v, a, first])
-        choice = self._choose(candidates, state, kept)
-        jerk: Array = candidates[choice, :, np.arange(len(q))].T
-        share = self._largest_share(jerk, state, kept)
+        n, joints = self._prediction.steps, np.arange(len(q))
+        values = (self._plans @ np.stack([v, a, first])).reshape(-1, 4, n, len(q))
+        values[:, 0] += q
+        own = np.stack([kept.position[1:], kept.velocity[1:], kept.acceleration[1:], kept.jerk])
+        low, high = np.minimum(self._low, own), np.maximum(self._high, own)
+        worst = self._worst_excess(values, own, low, high)
+        fits = worst <= ROUNDING
+        choice = np.where(fits.any(axis=0), fits.argmax(axis=0), worst.argmin(axis=0))
+        chosen = values[choice, :, :, joints].transpose(1, 2, 0)
+        jerk = chosen[3]
+        share = np.ones(len(q)) if bool(fits.any(axis=0).all()) else self._largest_share(
+            chosen, own, low, high)
         held = (share < 1.0) | (np.abs(wanted) > self._bend)
         self._integrate(position[0] - (q + self.servo_error), held)
         return np.asarray(kept.jerk + share * (jerk - kept.jerk))
@@ -125,56 +150,38 @@ class Pid:
         self._integral = np.zeros_like(self._integral)
         self.servo_error = np.zeros_like(self.servo_error)
 
-    def _trajectory(self, jerk: Array, state: Array) -> tuple[Array, Array, Array, Array]:
-        """Return position, velocity, acceleration at nodes 1..N and the jerk, each (..., N, joints)."""
-        p = self._prediction
-        return (
-            p.free_q @ state + p.forced_q @ jerk, p.free_v @ state + p.forced_v @ jerk,
-            p.free_a @ state + p.forced_a @ jerk, jerk)
+    def _above_chords(self, values: Array) -> Array:
+        """Return sign (v - slope q) of every chord, (..., N, chords), for ``values`` (..., 4, N, joints)."""
+        above: Array = values[..., 1, :, :] @ self._chord_v
+        above += values[..., 0, :, :] @ self._chord_q
+        return above
 
-    def _bounded(self, kept: Plan) -> tuple[tuple[Array, Array], ...]:
-        """Return the lower and upper bounds of the four quantities; they admit ``kept``."""
-        own = (kept.position[1:], kept.velocity[1:], kept.acceleration[1:], kept.jerk)
-        return tuple(
-            (np.minimum(low, mine), np.maximum(high, mine))
-            for (low, high), mine in zip(self._limits, own, strict=True))
-
-    def _above_chords(self, position: Array, velocity: Array) -> Array:
-        """Return sign * (v - slope q) for every chord, (..., N, chords)."""
-        j = self._chord_joint
-        return self._chord_sign * (velocity[..., j] - self._chord_slope * position[..., j])
-
-    def _choose(self, candidates: Array, state: Array, kept: Plan) -> NDArray[np.intp]:
-        """Return per joint the first candidate (M, N, joints) inside of all bounds, or the least bad."""
-        values = self._trajectory(candidates, state)
-        worst = np.full(candidates.shape[::2], -np.inf)
-        for value, (low, high), span in zip(values, self._bounded(kept), self._spans, strict=True):
-            excess = np.maximum(low - value, value - high).max(axis=1) / span
-            np.maximum(worst, excess, out=worst)
+    def _worst_excess(self, values: Array, own: Array, low: Array, high: Array) -> Array:
+        """Return by how much each candidate (M, 4, N, joints) is outside of its bounds, (M, joints)."""
+        excess = np.maximum(low - values, values - high)
+        excess *= self._per_span
+        worst: Array = excess.max(axis=2).max(axis=1)
         if len(self._chord_joint):
-            above = self._above_chords(values[0], values[1])
-            limit = np.maximum(self._chord_limit, self._above_chords(kept.position[1:], kept.velocity[1:]))
-            over = (above - limit).max(axis=1)
-            for chord, joint in enumerate(self._chord_joint):
-                np.maximum(worst[:, joint], over[:, chord], out=worst[:, joint])
-        fits = worst <= ROUNDING
-        choice: NDArray[np.intp] = np.where(fits.any(axis=0), fits.argmax(axis=0), worst.argmin(axis=0))
-        return choice
+            limit = np.maximum(self._chord_limit, self._above_chords(own))
+            over = (self._above_chords(values) - limit).max(axis=1)
+            np.maximum.at(worst.T, self._chord_joint, over.T)
+        return worst
 
-    def _largest_share(self, jerk: Array, state: Array, kept: Plan) -> Array:
-        """Return per joint the largest share of the change from ``kept`` that keeps all bounds."""
-        own = (kept.position[1:], kept.velocity[1:], kept.acceleration[1:], kept.jerk)
-        values = self._trajectory(jerk, state)
-        room = np.ones(jerk.shape[1])
-        for value, mine, (low, high) in zip(values, own, self._bounded(kept), strict=True):
-            np.minimum(room, _room(value - mine, high - mine, low - mine), out=room)
+    def _largest_share(self, values: Array, own: Array, low: Array, high: Array) -> Array:
+        """Return per joint the largest share of the change from ``own`` that keeps all bounds.
+
+        :param values: Shape (4, N, joints), as ``own``, ``low`` and ``high``.
+        """
+        joints = values.shape[2]
+        room = np.minimum(1.0, _room(
+            (values - own).reshape(-1, joints), (high - own).reshape(-1, joints),
+            (low - own).reshape(-1, joints)))
         if len(self._chord_joint):
-            mine = self._above_chords(kept.position[1:], kept.velocity[1:])
-            change = self._above_chords(values[0], values[1]) - mine
+            mine = self._above_chords(own)
+            change = self._above_chords(values) - mine
             spare = np.maximum(self._chord_limit, mine) - mine
             along = _room(change, spare, np.full_like(spare, -np.inf))
-            for chord, joint in enumerate(self._chord_joint):
-                room[joint] = min(room[joint], along[chord])
+            np.minimum.at(room, self._chord_joint, along)
         # Just below the ratio, against rounding; never negative, for kept rows touch their bounds.
         return np.asarray(np.where(room >= 1.0, 1.0, np.clip(room * (1.0 - 1e-9), 0.0, 1.0)))
 
