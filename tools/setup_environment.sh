@@ -74,6 +74,9 @@ if [ ! -x "$venv/bin/python" ]; then
   "$python" -m venv "${options[@]}" "$venv"
   "$venv/bin/python" -m pip install --quiet --upgrade pip wheel
 fi
+# Python compiles what is imported when it is imported first; compiling all of torch and its company up
+# front takes a minute.
+export PIP_NO_COMPILE=1
 say "Installing torch (a large download the first time)"
 "$venv/bin/python" -m pip install --quiet "$torch"
 say "Installing cosmos3_ros with its dependencies and building its messages"
