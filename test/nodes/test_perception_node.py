@@ -162,7 +162,11 @@ def test_annotated_image_only_for_subscribers(graph):
 
 @pytest.mark.parametrize(('parameters', 'text'), [
     ({'backend': 'psychic'}, "'psychic' arrived"), ({'prompts': 'no/such/file.yaml'}, 'no/such/file.yaml'),
-    ({'robot': 'r2d2'}, "'r2d2' arrived")])
+    ({'robot': 'r2d2'}, "'r2d2' arrived"),
+    ({'backend': 'tensorrt'}, "device: 'cpu' arrived, cuda or cuda:n is allowed"),
+    ({'backend': 'openai', 'base_url': 'http://127.0.0.1:9/v1', 'request_options': '['}, 'is not JSON'),
+    ({'backend': 'openai', 'base_url': 'http://127.0.0.1:9/v1', 'request_options': '[]'}, 'a JSON object'),
+    ({'clip_layout': 'composed', 'cameras': ['wrist']}, 'no image for camera slot exterior_1')])
 def test_what_cannot_be_set_up_is_said_and_the_node_stays(graph, parameters, text):
     kind = PerceptionNode if 'backend' in parameters else StubbedPerception
     node = graph.add(kind, **parameters)

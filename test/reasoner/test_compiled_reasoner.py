@@ -174,3 +174,12 @@ def test_it_is_a_backend_like_any_other(compiled, micro_checkpoint):
         other.answer([make_clip()], question)
     with pytest.raises(BackendError, match="'device'"):
         create_backend('compiled', checkpont=micro_checkpoint)
+
+
+@pytest.mark.parametrize('shape', ['tiny', 'narrow', 'shallow'])
+def test_tokens_are_those_of_transformers_at_three_shapes(shape):
+    """A short piece of what benchmarks/reasoner_parity.py does with 64 prompts x 128 tokens."""
+    from cosmos3_ros.reasoner.bench_parity import count_matches
+
+    written, equal = count_matches(shape, 'cpu', 3, 16)
+    assert (written, equal) == (48, 48)
