@@ -15,8 +15,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from .dataset_facts import FactStore
 from .dataset_layout import DROID_LAYOUT, DatasetLayout
-from .dataset_tables import DatasetTables, EpisodeSpan, read_parquet, read_tables
+from .dataset_tables import DatasetTables, EpisodeSpan, read_tables
 from .dataset_videos import FrameStore, probe_video
 from .lerobot_format import DatasetError, DatasetInfo, read_info
 
@@ -71,7 +72,7 @@ class Dataset:
         self.tables = tables
         self.blank_cameras = tuple(blank)
         self._store = store
-        self._facts: dict[Path, dict[tuple[int, int], str]] | None = None
+        self._facts = FactStore(info.root)
         self._end = _demonstration_ends(tables)
         self._starts = np.flatnonzero(tables.demonstration)
         self._episode_of = np.concatenate([
@@ -195,17 +196,7 @@ class Dataset:
 
         :raises DatasetError: The facts cannot be read or lack the frame.
         """
-        span = self._span(episode, frame)
-        if self._facts is None:
-            self._facts = {
-                path: _read_facts(path)
-                for path in sorted((self.info.root / 'facts').glob('chunk-*/file-*.parquet'))}
-        if not self._facts:
-            return None
-        for held in self._facts.values():
-            if (span.index, frame) in held:
-                return held[span.index, frame]
-        raise DatasetError(f'{self.info.root / "facts"}: nothing about episode {span.index}, frame {frame}')
+        return self._facts.find(self._span(episode, frame).index, frame)
 
     def _span(self, episode: int, frame: int) -> EpisodeSpan:
         if not 0 <= episode < len(self.tables.episodes):
@@ -233,11 +224,3 @@ def _demonstration_ends(tables: DatasetTables) -> NDArray[np.int64]:
 def _rows_ahead(row: int, count: int, end: int, *, first: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     wanted = row + first + np.arange(count)
     return np.minimum(wanted, end - 1), wanted >= end
-
-
-def _read_facts(path: Path) -> dict[tuple[int, int], str]:
-    table = read_parquet(path, ['episode_index', 'frame_index', 'facts'])
-    return {
-        (int(episode), int(frame)): str(text) for episode, frame, text in zip(
-            table['episode_index'].to_pylist(), table['frame_index'].to_pylist(), table['facts'].to_pylist(),
-            strict=True)}

@@ -147,14 +147,17 @@ def first_annotation(task: str) -> str:
     return next((text.strip() for text in task.split('|') if text.strip()), '')
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> Any:
-    """Read a parquet file as an arrow table.
+def read_parquet(path: Path, columns: list[str] | None = None, row_group: int | None = None) -> Any:
+    """Read a parquet file, or one of its row groups, as an arrow table.
 
     :raises DatasetError: It is missing or broken.
     """
     parquet, arrow = require('pyarrow.parquet', 'record'), require('pyarrow', 'record')
     try:
-        return parquet.ParquetFile(path).read(columns=columns)
+        with parquet.ParquetFile(path) as file:
+            if row_group is not None:
+                return file.read_row_group(row_group, columns=columns)
+            return file.read(columns=columns)
     except FileNotFoundError:
         raise DatasetError(f'{path} does not exist') from None
     except (arrow.ArrowException, OSError) as error:

@@ -4,10 +4,12 @@ from collections import Counter
 from itertools import pairwise
 import json
 from pathlib import Path
+import shutil
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -67,6 +69,21 @@ def test_an_interrupted_recording_goes_on_and_ends_the_same(recorded: Path, tmp_
     assert files == sorted(p.relative_to(root) for p in root.rglob('*') if p.is_file())
     for file in files:
         assert (root / file).read_bytes() == (recorded / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(('cut', 'message'), [
+    (False, 'facts: nothing about episode 1, frame 0'), (True, r'facts/.*parquet cannot be read')])
+def test_damaged_facts_are_refused(recorded: Path, tmp_path: Path, cut: bool, message: str) -> None:
+    root = tmp_path / 'damaged'
+    shutil.copytree(recorded, root)
+    path = root / 'facts/chunk-000/file-000.parquet'
+    if cut:
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        table = pq.read_table(path)
+        pq.write_table(table.filter(pc.not_equal(table['episode_index'], 1)), path)
+    with pytest.raises(DatasetError, match=message):
+        check_dataset(root)
 
 
 def test_other_settings_or_another_directory_are_refused(recorded: Path, tmp_path: Path) -> None:
@@ -135,8 +152,8 @@ def test_the_layout_is_that_of_the_real_droid_episode(recorded: Path) -> None:
     ours, theirs = (json.loads((root / 'meta/info.json').read_text()) for root in (recorded, REAL))
     shared = set(ours) & set(theirs)
     assert shared >= {'codebase_version', 'robot_type', 'fps', 'features', 'data_path', 'video_path',
-                      'splits', 'chunks_size', 'data_files_size_in_mb', 'video_files_size_in_mb', 'total_episodes',
-                      'total_frames', 'total_tasks'}
+                      'splits', 'chunks_size', 'data_files_size_in_mb', 'video_files_size_in_mb',
+                      'total_episodes', 'total_frames', 'total_tasks'}
     same = shared - {'features', 'splits', 'total_episodes', 'total_frames', 'total_tasks'}
     assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
     for name, feature in theirs['features'].items():
