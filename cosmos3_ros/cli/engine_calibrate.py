@@ -1,7 +1,6 @@
 """Find FP8's scales on the moments of an episode; see :mod:`engine.scales`."""
 
 from collections.abc import Callable
-import os
 from pathlib import Path
 
 from ..engine.scales import Scales
@@ -46,4 +45,8 @@ def calibrate_on_data(
 def _free_bytes(device: str) -> int:
     if device != 'cpu':
         return int(require('torch', 'model').cuda.mem_get_info(device)[0])
-    return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    for line in Path('/proc/meminfo').read_text(encoding='ascii').splitlines():
+        name, _, amount = line.partition(':')
+        if name == 'MemAvailable':
+            return int(amount.split()[0]) * 1024
+    raise CommandError('device: this system does not say how much memory is available; name a cuda device')

@@ -13,9 +13,9 @@ from .dimensions import Dimensions, Shapes
 from .errors import EngineError, EngineRefusedError
 from .manifest import MANIFEST, EngineKey, Manifest, rebuild_command
 from .precision import PLANS, find_precision
-from .prompts import PROMPTS, compare_answers, fits_in_memory, store_prompts
+from .prompts import MEMORY_BYTES, PROMPTS, compare_answers, memory_bytes, store_prompts
 from .scales import Scales
-from .segment_build import SegmentJob, SegmentResult, build_segment, finished_segment
+from .segment_build import LARGEST_CHECK_BYTES, SegmentJob, SegmentResult, build_segment, finished_segment
 from .segments import DEFAULT_SEGMENT_BYTES, Segment, Tower, cut_tower
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ class BuildRequest:
     :param source: What the user named it by, for the command to rebuild.
     :param out: Directory that holds all sets of plans.
     :param scales: A calibration, for precisions that have one.
+    :param least_cosine: Bound of the gate; None is the precision's. ``most_deviation`` alike.
     :param prompts: Stored prompts of the gate; 0 leaves the token check out.
+    :param prompt_memory_bytes: They are stored if the language model's weights fit into this.
     """
 
     checkpoint: Path | None
@@ -48,10 +50,13 @@ class BuildRequest:
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     seed: int = 0
     scales: Scales | None = None
+    least_cosine: float | None = None
+    most_deviation: float | None = None
     with_vectors: bool = True
     check_onnx: bool = True
     keep_onnx: bool = False
     prompts: int = PROMPTS
+    prompt_memory_bytes: int = MEMORY_BYTES
     isolate: bool = True
 
     def __post_init__(self) -> None:
@@ -59,7 +64,8 @@ class BuildRequest:
         if find_precision(self.precision).name not in PLANS:
             raise EngineError(
                 f'precision: {self.precision!r} arrived, one of {", ".join(PLANS)} is allowed for plans')
-        find_precision(self.precision).check_targets(self.options.targets)
+        find_precision(self.precision).bounded(self.least_cosine, self.most_deviation).check_targets(
+            self.options.targets)
         if self.scales is not None:
             self.scales.require_checkpoint(self.checkpoint_hash)
         if not self.towers:
@@ -156,7 +162,9 @@ def _job(request: BuildRequest, version: str, tower: Tower, index: int) -> Segme
     key = engine_key(request, version, tower)
     return SegmentJob(
         request.checkpoint, request.seed, request.dimensions, tower, index, request.shapes,
-        request.segment_bytes, find_precision(request.precision), request.flavour, request.options,
+        request.segment_bytes,
+        find_precision(request.precision).bounded(request.least_cosine, request.most_deviation),
+        request.flavour, request.options,
         request.out / key.directory, rebuild_command(request.source, key),
         {} if request.scales is None else request.scales.amax.get(tower, {}),
         request.with_vectors, request.check_onnx, request.keep_onnx)
@@ -179,19 +187,22 @@ def _finish(request: BuildRequest, version: str, job: SegmentJob, results: list[
     answers: tuple[tuple[int, ...], ...] = ()
     identical, notes = None, []
     if job.tower == 'language' and request.prompts and request.with_vectors:
-        if fits_in_memory(segments):
+        needed = memory_bytes(segments, job.precision)
+        if needed <= request.prompt_memory_bytes:
             prompts, answers = store_prompts(job, segments, request.prompts)
-            if request.check_onnx:
+            if request.check_onnx and all(s.weight_bytes <= LARGEST_CHECK_BYTES for s in segments):
                 identical = compare_answers(job, segments, prompts)
                 if not identical:
                     raise EngineRefusedError(
                         'engine: ONNX Runtime answers the stored prompts with other tokens than torch does')
         else:
-            notes.append('no stored prompts: the language model is larger than the memory set aside for them')
+            notes.append(
+                f'no stored prompts: the language model takes {needed / 1e9:.1f} GB, '
+                f'{request.prompt_memory_bytes / 1e9:.1f} are set aside (--prompt-memory-gb)')
     manifest = Manifest(
         engine_key(request, version, job.tower), request.source, request.label, request.segment_bytes, plans,
         tuple(name for result in results for name in result.excluded), prompts, answers, identical,
-        notes=tuple(notes))
+        notes=tuple(notes), least_cosine=request.least_cosine, most_deviation=request.most_deviation)
     manifest.write(job.directory)
     return manifest
 

@@ -64,9 +64,21 @@ class GenerationChain:
         :param latent_shape: Frames, height and width of the latents.
         :raises EngineError: Latents or context of another shape than the plans were built for.
         """
-        pack = SequencePack(
+        return self.branch_of(SequencePack(
             text_length=keys.shape[2], latent_shape=latent_shape, action_rows=self.shapes.action_rows,
-            patch=self.dimensions.latent_patch)
+            patch=self.dimensions.latent_patch, clean_rows=self.shapes.clean_rows), keys, values)
+
+    def branch_of(self, pack: SequencePack, keys: Any, values: Any) -> 'EngineBranch':
+        """Return the chain over one context and token sequence.
+
+        :raises EngineError: They are of another shape than the plans were built for.
+        """
+        rows = (pack.action_rows, pack.clean_rows)
+        if rows != (self.shapes.action_rows, self.shapes.clean_rows) or pack.clean_frames != 1:
+            raise EngineError(
+                f'actions: {rows[0]} rows with {rows[1]} given and {pack.clean_frames} given frames arrived, '
+                f'the plans take {self.shapes.action_rows} with {self.shapes.clean_rows} given and 1 given '
+                'frame; build with another --action-rows or --clean-rows')
         if pack.grid != self.shapes.latent_grid:
             raise EngineError(
                 f'latents: a grid of {pack.grid} patches arrived, the plans take {self.shapes.latent_grid}; '
@@ -93,7 +105,7 @@ class EngineBranch:
             'patches': to_patches(vision, self._pack), 'action': action[:, :channels], 'cos': cos, 'sin': sin,
             'timestep': timestep}, self._keys, self._values)
         v_action, v_vision = torch.zeros_like(action), torch.zeros_like(vision)
-        v_action[1:, :channels] = found['action_velocity']
+        v_action[self._pack.clean_rows:, :channels] = found['action_velocity']
         if want_video:
             v_vision[:, :, 1:] = from_patches(found['patch_velocity'], self._pack, vision.shape[1])
         return v_vision, v_action

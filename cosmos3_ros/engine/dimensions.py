@@ -108,6 +108,7 @@ class Shapes:
     :param max_context: Most text tokens that the generation tower reads.
     :param latent_grid: Latent frames, and patches in height and width, of one request.
     :param action_rows: Rows, the state included.
+    :param clean_rows: Rows that are given: 1 for a contract with a state, 0 without one.
     :param action_channels: Channels of a row that the domain's head uses.
     :param domain: Action head that is built in.
     """
@@ -119,6 +120,7 @@ class Shapes:
     max_context: int = 512
     latent_grid: tuple[int, int, int] = (9, 17, 20)
     action_rows: int = 33
+    clean_rows: int = 1
     action_channels: int = 8
     domain: int = 8
 
@@ -127,14 +129,15 @@ class Shapes:
         for field in fields(self):
             value = getattr(self, field.name)
             parts = value if isinstance(value, tuple) else (value,)
-            least = 0 if field.name == 'domain' else 1
+            least = 0 if field.name in ('domain', 'clean_rows') else 1
             if any(not isinstance(part, int) or part < least for part in parts):
                 raise EngineError(f'shapes.{field.name}: {value!r} arrived, positive integers are allowed')
         if any(side % 2 for side in self.frame_grid):
             raise EngineError(f'shapes.frame_grid: {self.frame_grid} arrived, even numbers are allowed')
-        if self.latent_grid[0] < 2 or self.action_rows < 2:
+        if self.latent_grid[0] < 2 or self.action_rows <= self.clean_rows:
             raise EngineError(
-                'shapes.latent_grid and action_rows: a clean and at least one noisy frame and row are needed')
+                'shapes.latent_grid and action_rows: a clean frame, the clean rows and at least one noisy '
+                'frame and row are needed')
         if self.cache <= self.max_prompt:
             raise EngineError(
                 f'shapes.cache: {self.cache} arrived, more than max_prompt ({self.max_prompt}) is allowed')

@@ -13,7 +13,7 @@ from .compiler import Compiler
 from .errors import EngineError, EngineRefusedError
 from .fidelity import Runner
 from .manifest import Manifest
-from .precision import find_precision
+from .precision import Precision, find_precision
 from .runners import OnnxRunner
 from .runtime import RUNTIME_CACHE, PlanRunner, find_machine
 from .segments import Segment
@@ -40,6 +40,9 @@ class Executor(Protocol):
     @property
     def label(self) -> str:
         """What runs, for reports: the GPU's name."""
+
+    def compute(self, precision: Precision) -> str:
+        """Return torch's name of the type of activations."""
 
     def load(
         self, directory: Path, manifest: Manifest, segments: Sequence[Segment],
@@ -74,6 +77,10 @@ class PlanExecutor:
         if self.machine.target is None:
             return 'no GPU'
         return str(torch.cuda.get_device_name(self.device))
+
+    def compute(self, precision: Precision) -> str:
+        """See :class:`Executor`."""
+        return precision.compute
 
     def load(
         self, directory: Path, manifest: Manifest, segments: Sequence[Segment],
@@ -126,6 +133,10 @@ class OnnxExecutor:
     def label(self) -> str:
         """See :class:`Executor`."""
         return f'ONNX Runtime {require("onnxruntime", "tensorrt").__version__}, CPU, float32 exports'
+
+    def compute(self, precision: Precision) -> str:  # noqa: ARG002 (always the same)
+        """See :class:`Executor`."""
+        return 'float32'
 
     def load(
         self, directory: Path, manifest: Manifest, segments: Sequence[Segment],

@@ -1,6 +1,6 @@
 """A tower whose plans were found, checked, loaded and held to the stored vectors: what a backend runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class LoadedTower:
 
     :param directory: Where they lie.
     :param runners: One per segment.
+    :param compute: torch's name of the type of activations.
     :param fidelity: What the gate found; empty before it was passed.
     """
 
@@ -32,12 +33,8 @@ class LoadedTower:
     dimensions: Dimensions
     segments: tuple[Segment, ...]
     runners: tuple[Runner, ...]
+    compute: str
     fidelity: tuple[Fidelity, ...] = ()
-
-    @property
-    def compute(self) -> str:
-        """Torch's name of the type of activations."""
-        return find_precision(self.manifest.key.precision).compute
 
 
 def open_tower(
@@ -56,8 +53,7 @@ def open_tower(
     loaded = load_tower(directory, manifest, source, executor)
     found = pass_gate(directory, manifest, loaded.segments, loaded.runners)
     check_answers(loaded, source, executor.device)
-    return LoadedTower(
-        directory, manifest, loaded.dimensions, loaded.segments, loaded.runners, tuple(found))
+    return replace(loaded, fidelity=tuple(found))
 
 
 def load_tower(
@@ -70,7 +66,8 @@ def load_tower(
     check_manifest(manifest, source.content_hash, executor.machine)
     segments = manifest_segments(manifest, source.dimensions)
     return LoadedTower(
-        directory, manifest, source.dimensions, segments, executor.load(directory, manifest, segments))
+        directory, manifest, source.dimensions, segments, executor.load(directory, manifest, segments),
+        executor.compute(find_precision(manifest.key.precision)))
 
 
 def check_answers(loaded: LoadedTower, source: EngineSource, device: str) -> bool | None:

@@ -1,6 +1,6 @@
 """What a set of plans is: one JSON file beside them, read and believed before any plan is."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 import hashlib
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from .dimensions import Shapes
 from .errors import EngineError, EngineRefusedError
+from .precision import Precision, find_precision
 from .segments import TOWERS
 
 FORMAT = 1
@@ -83,6 +84,8 @@ class Manifest:
     :param prompts: Stored prompts (token ids) of the gate; ``answers`` are torch's greedy tokens.
     :param tokens_identical: Whether ONNX Runtime answered the prompts with torch's tokens, both in
         float32; None if it was not asked.
+    :param least_cosine: Bound of the gate that the builder chose; None is the precision's.
+        ``most_deviation`` alike.
     :param executed: Whether a GPU ran these plans and the gate passed there.
     """
 
@@ -97,6 +100,13 @@ class Manifest:
     tokens_identical: bool | None = None
     executed: bool = False
     notes: tuple[str, ...] = field(default=())
+    least_cosine: float | None = None
+    most_deviation: float | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """The precision with the gate's bounds."""
+        return find_precision(self.key.precision).bounded(self.least_cosine, self.most_deviation)
 
     @property
     def rebuild_command(self) -> str:
@@ -144,6 +154,7 @@ class Manifest:
         made = EngineKey(**key)
         if made.tower not in TOWERS:
             raise EngineError(f'tower {made.tower!r} arrived')
+        find_precision(made.precision).bounded(content.get('least_cosine'), content.get('most_deviation'))
         plans = tuple(
             PlanEntry(**{**entry, 'fidelity': tuple(entry['fidelity'])}) for entry in content['plans'])
         for plan in plans:
@@ -153,7 +164,8 @@ class Manifest:
             made, str(content['source']), str(content['checkpoint_label']), int(content['segment_bytes']),
             plans, tuple(content['excluded']), tuple(tuple(p) for p in content['prompts']),
             tuple(tuple(a) for a in content['answers']), content['tokens_identical'],
-            bool(content['executed']), tuple(content['notes']))
+            bool(content['executed']), tuple(content['notes']), content.get('least_cosine'),
+            content.get('most_deviation'))
 
 
 def rebuild_command(source: str, key: EngineKey) -> str:
@@ -162,5 +174,13 @@ def rebuild_command(source: str, key: EngineKey) -> str:
              '--precision', key.precision, '--flavour', key.flavour]
     for target in key.targets:
         parts += ['--target', target]
+    usual = Shapes()
+    for part in fields(Shapes):
+        value = getattr(key.shapes, part.name)
+        # The command's own default of this one is the checkpoint's.
+        if value != getattr(usual, part.name) or part.name == 'latent_grid':
+            parts += [f'--{part.name.replace("_", "-")}']
+            parts += map(str, value if isinstance(value, tuple) else (value,))
+    parts += ['--calibration', 'scales.json'] * bool(key.calibration)
     parts += ['--weight-streaming'] * key.weight_streaming + ['--refittable'] * key.refittable
     return shlex.join(parts)

@@ -1,6 +1,6 @@
 """Precisions that plans are built in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import EngineError
@@ -34,6 +34,20 @@ class Precision:
     def calibrated(self) -> bool:
         """Whether inputs have scales, which come from vectors or a calibration."""
         return self.matrices == 'fp8'
+
+    def bounded(self, cosine: float | None, deviation: float | None) -> 'Precision':
+        """Return it with other bounds; None keeps one.
+
+        :raises EngineError: No bound that anything could meet, or that everything would.
+        """
+        found = replace(
+            self, cosine=self.cosine if cosine is None else cosine,
+            deviation=self.deviation if deviation is None else deviation)
+        if not 0.0 < found.cosine < 1.0 or not 0.0 < found.deviation < 1.0:
+            raise EngineError(
+                f'least cosine {found.cosine:g}, most deviation {found.deviation:g} arrived, above 0 and '
+                'below 1 is allowed for both')
+        return found
 
     def check_targets(self, targets: tuple[str, ...]) -> None:
         """Refuse architectures that lack the types.

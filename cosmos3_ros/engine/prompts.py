@@ -13,6 +13,7 @@ from .decoding import LanguageChain
 from .dimensions import Dimensions, Shapes
 from .errors import EngineError
 from .modules import make_module
+from .precision import Precision
 from .quantization import convert
 from .runners import OnnxRunner, TorchRunner
 from .segment_build import SegmentJob, reference, vectors_path
@@ -28,14 +29,14 @@ MARGIN = 0.03
 bfloat16 took away from one of Nano's layers (benchmarks/engine.md), for each of the two."""
 _LONGEST = 16
 _DRAWS = 16
-_MEMORY_BYTES = 2_000_000_000
+MEMORY_BYTES = 2_000_000_000
 
 Tokens = tuple[tuple[int, ...], ...]
 
 
-def fits_in_memory(segments: tuple[Segment, ...]) -> bool:
-    """Whether the whole language model may be loaded in float32 to answer prompts."""
-    return 2 * sum(segment.weight_bytes for segment in segments) <= _MEMORY_BYTES
+def memory_bytes(segments: tuple[Segment, ...], precision: Precision) -> int:
+    """Return the memory of the whole language model, loaded to answer prompts."""
+    return sum(segment.weight_bytes for segment in segments) * (2 if precision.calibrated else 1)
 
 
 def draw_prompts(dimensions: Dimensions, shapes: Shapes, seed: int) -> Iterator[tuple[int, ...]]:
@@ -54,7 +55,8 @@ def store_prompts(job: SegmentJob, segments: tuple[Segment, ...], count: int) ->
     """
     runners = []
     for segment in segments:
-        module = make_module(segment, job.dimensions, job.shapes, job.weights())
+        kind = 'float32' if job.precision.calibrated else job.precision.compute
+        module = make_module(segment, job.dimensions, job.shapes, job.weights(), kind)
         amax = dict(job.scales)
         if job.precision.calibrated:
             reference(module, segment, load_vectors(vectors_path(job.directory, segment))[0], amax)

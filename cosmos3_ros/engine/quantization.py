@@ -34,10 +34,11 @@ def excluded_names(module: Any) -> list[str]:
 
 
 @contextmanager
-def observed(module: Any, amax: dict[str, float]) -> Iterator[None]:
+def observed(module: Any, amax: dict[str, float], names: Iterable[str] | None = None) -> Iterator[None]:
     """While open, record the largest input magnitude of every matrix that FP8 will take.
 
     :param amax: Filled, or raised where it already holds a smaller value.
+    :param names: Which; None are those of :func:`quantised_names`.
     """
     def watch(name: str) -> Callable[..., None]:
         def see(_module: Any, inputs: tuple[Any, ...]) -> None:
@@ -45,7 +46,8 @@ def observed(module: Any, amax: dict[str, float]) -> Iterator[None]:
         return see
 
     parts = dict(module.named_modules())
-    handles = [parts[name].register_forward_pre_hook(watch(name)) for name in quantised_names(module)]
+    chosen = quantised_names(module) if names is None else tuple(names)
+    handles = [parts[name].register_forward_pre_hook(watch(name)) for name in chosen]
     try:
         yield
     finally:

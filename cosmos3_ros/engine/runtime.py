@@ -19,7 +19,6 @@ from .dimensions import Dimensions
 from .errors import EngineError, EngineRefusedError
 from .fidelity import Fidelity, measure, require_fidelity
 from .manifest import Manifest
-from .precision import find_precision
 from .segment_build import vectors_path
 from .segments import Profile, Segment, as_tower, cut_tower
 from .vectors import Tensors, load_vectors
@@ -173,7 +172,7 @@ def pass_gate(
 
     :raises EngineRefusedError: Which stage drifted.
     """
-    precision = find_precision(manifest.key.precision)
+    precision = manifest.precision
     found: list[Fidelity] = []
     for segment, runner in zip(segments, runners, strict=True):
         inputs, outputs = load_vectors(vectors_path(directory, segment))

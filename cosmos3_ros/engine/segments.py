@@ -204,7 +204,7 @@ def _generation(
         Port('context_keys', 'compute', context), Port('context_values', 'compute', context))
     outputs = (
         Port('patch_velocity', 'float32', (shapes.generated_patches - shapes.clean_patches, d.latent_values)),
-        Port('action_velocity', 'float32', (shapes.action_rows - 1, shapes.action_channels)),
+        Port('action_velocity', 'float32', (shapes.action_rows - shapes.clean_rows, shapes.action_channels)),
     ) if last == d.layers else (Port('states', 'compute', (tokens, d.hidden)),)
     usual = min(256, shapes.max_context)
     return Segment(

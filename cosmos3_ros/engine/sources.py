@@ -19,6 +19,7 @@ class EngineSource:
     :param content_hash: Of the weights.
     :param label: Name and hash, for people.
     :param seed: Of random weights.
+    :param view: Height and width of the checkpoint's composed camera view; None for random weights.
     """
 
     name: str
@@ -27,6 +28,7 @@ class EngineSource:
     label: str
     dimensions: Dimensions
     seed: int = 0
+    view: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, name: str, seed: int = 0) -> 'EngineSource':
@@ -41,8 +43,17 @@ class EngineSource:
             opened = Checkpoint.open(name, parts=('reasoner',))
         except CheckpointError as error:
             raise EngineError(str(error)) from error
+        return cls.of_checkpoint(opened, name)
+
+    @classmethod
+    def of_checkpoint(cls, opened: Checkpoint, name: str = '') -> 'EngineSource':
+        """Take a checkpoint that is open.
+
+        :raises EngineError: Its towers are not of Nano's kind.
+        """
         return cls(
-            name, opened.directory, opened.content_hash, opened.label, Dimensions.read(opened.directory))
+            name or str(opened.directory), opened.directory, opened.content_hash, opened.label,
+            Dimensions.read(opened.directory), view=opened.view)
 
     @classmethod
     def of_label(cls, name: str, label: str) -> 'EngineSource':

@@ -39,11 +39,12 @@ from .policy import PolicyError
 from .prompt import PROMPT_VARIANTS
 from .request_pack import make_pack
 from .sampler import Schedule, schedule
+from .tensorrt_backend import open_tensorrt
 
 torch = require('torch', 'model')
 logger = logging.getLogger(__name__)
 
-BACKENDS = ('compiled', 'diffusers')
+BACKENDS = ('compiled', 'diffusers', 'tensorrt')
 UNDERSTANDING = ('streamed', 'resident')
 BRANCHES = ('auto', 'batched', 'sequential')
 FLOAT8 = 'float8'
@@ -72,6 +73,7 @@ def create_cosmos3(
     understanding: str = 'streamed',
     branches: str = 'auto',
     guidance_device: str | None = None,
+    engines: str | None = None,
     torch_threads: int = 1,
 ) -> Cosmos3Policy:
     """Load a checkpoint and build the policy.
@@ -81,11 +83,13 @@ def create_cosmos3(
     :param robot: The robot, or its name; the contract ``eef_delta`` needs its kinematics.
     :param contract: For a checkpoint that does not say its own: ``droid_joint`` or ``eef_delta``.
     :param action: Of the contract ``eef_delta``: see :data:`eef_settings.NAMES`.
-    :param backend: ``compiled`` (text once, then the generation tower alone) or ``diffusers``
-        (the reference: everything at every step). Chunks agree to 1e-5 rad.
+    :param backend: ``compiled`` (text once, then the generation tower alone), ``diffusers``
+        (the reference: everything at every step; chunks agree to 1e-5 rad) or ``tensorrt`` (as
+        ``compiled``, the generation tower as plans; see ``docs/engine.md``).
     :param device: ``cpu`` or ``cuda[:n]``.
     :param dtype: ``float32``, ``bfloat16``, ``float16``, or with the backend ``compiled`` ``float8``: the
-        generation tower's matrices in float8, the rest in bfloat16. Samples stay float32.
+        generation tower's matrices in float8, the rest in bfloat16. With ``tensorrt`` what the plans were
+        built in: ``bfloat16``, ``float8`` or ``nvfp4``. Samples stay float32.
     :param steps: Denoising steps; None takes the contract's: 4 for ``droid_joint``, 30 for ``eef_delta``.
     :param shift: Flow shift of the noise levels; None likewise: 5 and 10.
     :param guidance: Classifier-free guidance scale, 1 is off; None likewise: 3 and 1.
@@ -97,6 +101,7 @@ def create_cosmos3(
         takes what was faster on an H200: ``batched`` for ``float8``, else ``sequential``.
     :param guidance_device: With ``compiled``: a second device, which holds the tower too and computes the
         branch of the empty text at the same time.
+    :param engines: With ``tensorrt``: what ``cosmos3 engine build --out`` was.
     :param torch_threads: CPU threads of torch in this process, 1 by default so that a controller on
         the same machine keeps its core; 0 leaves torch's setting alone.
     :raises PolicyError: A setting or the robot does not fit.
@@ -107,13 +112,14 @@ def create_cosmos3(
         'device': 'text', 'dtype': 'text', 'steps': 'integer or none', 'shift': 'number or none',
         'guidance': 'number or none', 'guidance_interval': 'pair or none', 'prompt_variant': 'text or none',
         'torch_threads': 'integer', 'understanding': 'text', 'branches': 'text', 'action': 'mapping or none',
-        'guidance_device': 'text or none'})
+        'guidance_device': 'text or none',
+        'engines': 'text or none'})
     for name, value, allowed in (
             ('backend', backend, BACKENDS), ('understanding', understanding, UNDERSTANDING),
             ('branches', branches, BRANCHES)):
         if value not in allowed:
             raise PolicyError(f'{name}: {value!r} arrived, one of {", ".join(allowed)} is allowed')
-    if dtype == FLOAT8 and backend != 'compiled':
+    if dtype == FLOAT8 and backend == 'diffusers':
         raise PolicyError(f'dtype: {FLOAT8} arrived, the backend {backend} has no such form; use compiled')
     if guidance_device is not None and backend != 'compiled':
         raise PolicyError(
@@ -122,6 +128,10 @@ def create_cosmos3(
     if not 0 <= torch_threads <= 256:
         raise PolicyError(f'torch_threads: {torch_threads} arrived, 0 to 256 is allowed')
     opened = Checkpoint.open(checkpoint, revision=revision, contract=contract, parts=('generator',))
+    if backend == 'tensorrt' and opened.contract != droid_joint.CONTRACT:
+        raise PolicyError(
+            f'backend: tensorrt arrived, plans are built for the contract {droid_joint.CONTRACT}, the '
+            f'checkpoint has {opened.contract}; use compiled')
     actions = bind_contract(opened, robot, joint_names, action)
     usual = SAMPLING[opened.contract]
     interval = None if guidance_interval is None else (guidance_interval[0], guidance_interval[1])
@@ -136,15 +146,16 @@ def create_cosmos3(
     check_device(device)
     if guidance_device is not None:
         check_device(guidance_device)
-    if device.startswith('cuda'):
+    if device.startswith('cuda') and backend != 'tensorrt':  # plans say themselves what they take
         _check_memory(opened, actions.layout, device, backend, dtype, understanding)
-    compiled, view, pool = backend == 'compiled', View.of(*opened.view), GraphPool(device)
+    compiled, view, pool = backend != 'diffusers', View.of(*opened.view), GraphPool(device)
     made, width = _make_backend(
         opened, backend, device, dtype, plan, scale, understanding, branches, pool, actions.layout,
-        guidance_device)
-    precision = _activations(dtype)
+        guidance_device, engines)
+    engine = f'{backend}/{dtype}/{device}' + (f'/{made.digest}' if backend == 'tensorrt' else '')
+    precision = 'bfloat16' if backend == 'tensorrt' else _activations(dtype)
     policy = Cosmos3Policy(
-        identity=ModelIdentity(opened.label, f'{backend}/{dtype}/{device}', opened.trained),
+        identity=ModelIdentity(opened.label, engine, opened.trained),
         actions=actions, backend=made,
         encoder=picture_encoder(load_vae(opened, 'cpu', precision), device, view, compiled, pool),
         tokenize=partial(prompt_tokens, load_tokenizer(opened)), view=view,
@@ -240,7 +251,7 @@ def _activations(dtype: str) -> str:
 def _make_backend(
     checkpoint: Checkpoint, backend: str, device: str, dtype: str, plan: Schedule, guidance: Guidance,
     understanding: str, branches: str, pool: GraphPool, layout: ActionLayout,
-    guidance_device: str | None,
+    guidance_device: str | None, engines: str | None,
 ) -> tuple[Any, int]:
     """Return the backend and the padded width of an action row."""
     source = open_weights(checkpoint)
@@ -251,6 +262,11 @@ def _make_backend(
                 'use compiled')
         transformer = load_transformer(checkpoint, device, dtype)
         return DiffusersBackend(transformer, plan, guidance), int(transformer.config.action_dim)
+    if backend == 'tensorrt':
+        plans = open_tensorrt(
+            checkpoint, engines, dtype, device, plan, guidance,
+            understanding_resident=understanding == 'resident')
+        return plans, int(source.config['action_dim'])
     precision = torch_dtype(_activations(dtype))
 
     def compiled(where: str, memory: GraphPool) -> CompiledBackend:

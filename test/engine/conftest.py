@@ -1,10 +1,13 @@
 """One micro checkpoint and its plans, built once for all tests of the engine."""
 
+from dataclasses import replace
+
 from micro_engine import Built, Checkpoint
 import pytest
 import torch
 
 from cosmos3_ros.engine.build import build
+from cosmos3_ros.engine.compiler import BuildOptions
 from cosmos3_ros.engine.dimensions import Dimensions
 from cosmos3_ros.engine.weights import CheckpointWeights
 from cosmos3_ros.model.checkpoint import content_hash
@@ -37,9 +40,20 @@ def built(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def built_fp8(checkpoint, tmp_path_factory):
-    """The quantised towers in fp8."""
+    """One layer of the quantised towers in fp8: exporting takes as long as there are layers."""
     request = checkpoint.request(
         tmp_path_factory.mktemp('fp8'), precision='fp8', towers=('language', 'generation'), check_onnx=False,
-        prompts=0)
+        prompts=0, dimensions=replace(checkpoint.dimensions, layers=1))
+    progress = []
+    return Built(request, build(request, progress.append), progress)
+
+
+@pytest.fixture(scope='session')
+def built_nvfp4(checkpoint, tmp_path_factory):
+    """One generation layer in nvfp4, its ONNX file kept."""
+    request = checkpoint.request(
+        tmp_path_factory.mktemp('nvfp4'), precision='nvfp4', towers=('generation',), check_onnx=False,
+        prompts=0, dimensions=replace(checkpoint.dimensions, layers=1), options=BuildOptions(('sm120',)),
+        keep_onnx=True)
     progress = []
     return Built(request, build(request, progress.append), progress)

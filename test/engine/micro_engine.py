@@ -9,7 +9,7 @@ from cosmos3_ros.engine.dimensions import Dimensions, Shapes
 from cosmos3_ros.engine.weights import CheckpointWeights
 
 SHAPES = Shapes(
-    frame_grid=(4, 6), max_frames=2, max_prompt=48, cache=64, max_context=20, latent_grid=(9, 2, 2),
+    frame_grid=(4, 6), max_frames=2, max_prompt=48, cache=64, max_context=256, latent_grid=(9, 2, 2),
     action_rows=33)
 
 

@@ -1,7 +1,9 @@
 """All towers export, agree with torch on ONNX Runtime, and compile for both architectures."""
 
 from dataclasses import replace
+from itertools import islice
 import json
+import shlex
 
 from micro_engine import SHAPES
 import numpy as np
@@ -9,17 +11,25 @@ import onnx
 import pytest
 import torch
 
-from cosmos3_ros.engine.build import build
+from cosmos3_ros.cli.engine_build import make_request
+from cosmos3_ros.cli.main import build_parser
+from cosmos3_ros.engine.build import build, engine_key
 from cosmos3_ros.engine.compiler import BuildOptions, Compiler
+from cosmos3_ros.engine.decoding import LanguageChain
 from cosmos3_ros.engine.errors import EngineError, EngineRefusedError
 from cosmos3_ros.engine.estimate import estimate
+from cosmos3_ros.engine.export import export_segment
 from cosmos3_ros.engine.fidelity import measure, require_fidelity
 from cosmos3_ros.engine.manifest import Manifest
+from cosmos3_ros.engine.modules import make_module
 from cosmos3_ros.engine.precision import PRECISIONS
-from cosmos3_ros.engine.runners import OnnxRunner
-from cosmos3_ros.engine.segment_build import vectors_path
+from cosmos3_ros.engine.prompts import NEW_TOKENS, decisive_answer, draw_prompts
+from cosmos3_ros.engine.quantization import quantise
+from cosmos3_ros.engine.runners import OnnxRunner, TorchRunner
+from cosmos3_ros.engine.segment_build import reference, vectors_path
 from cosmos3_ros.engine.segments import cut_tower, usual_passes
-from cosmos3_ros.engine.vectors import load_vectors
+from cosmos3_ros.engine.vectors import follow, load_vectors, seeded_inputs
+from cosmos3_ros.engine.weights import SeededWeights
 
 # The first test that needs them waits for all plans; on a busy machine that is minutes.
 pytestmark = pytest.mark.timeout(900)
@@ -73,10 +83,45 @@ def test_excluded_layers_are_listed(built_fp8):
         'proj_in.weight', 'proj_out.weight', 'action_proj_in.weight', 'action_proj_out.weight'}
 
 
+def test_stored_prompts_have_answers_that_no_rounding_changes(built, checkpoint):
+    """Torch in float32 and in bfloat16 say the same to all of them; of random prompts they do not."""
+    _, manifest = built.engine('language')
+    segment, = cut_tower('language', checkpoint.dimensions, SHAPES)
+    d = checkpoint.dimensions
+    table = checkpoint.weights.tensor('embed_tokens.weight', (d.vocabulary, d.hidden))
+    chains = [
+        LanguageChain(
+            [segment], [TorchRunner(make_module(segment, d, SHAPES, checkpoint.weights, dtype), segment)], d,
+            SHAPES, table, dtype)
+        for dtype in ('float32', 'bfloat16')]
+    for prompt, answer in zip(manifest.prompts[:16], manifest.answers, strict=False):
+        assert all(tuple(chain.greedy(prompt, NEW_TOKENS)) == answer for chain in chains)
+        assert all(decisive_answer(chain, prompt) is not None for chain in chains[1:])
+    drawn = islice(draw_prompts(d, SHAPES, 99), 64)
+    assert any(decisive_answer(chains[1], prompt) is None for prompt in drawn)
+
+
 def test_progress_names_segments_and_stages(built):
     stages = [p.stage for p in built.progress if p.segment == 'language-1-of-1']
     assert stages[:4] == ['weights', 'reference', 'check', 'export']
     assert {'parse', 'build', 'write'} <= set(stages)
+
+
+def test_a_segment_in_the_middle_takes_only_what_all_take(checkpoint, tmp_path):
+    """Neither vision features nor the picked token: the segment that Nano's first build stopped at."""
+    dimensions = replace(checkpoint.dimensions, layers=3, deepstack=(0,))
+    _, middle, _ = cut_tower('language', dimensions, SHAPES, 1)
+    assert len(middle.inputs) == 6
+    module = make_module(middle, dimensions, SHAPES, SeededWeights(0))
+    export_segment(module, middle, tmp_path / 'middle.onnx', 'float32')
+    cases = follow(
+        seeded_inputs('language', dimensions, SHAPES, SeededWeights(0), 0),
+        {case: {'states': torch.randn(tokens, dimensions.hidden, generator=torch.Generator().manual_seed(1))}
+         for case, tokens in (('prefill', 24), ('decode', 1))}, middle)
+    inputs, outputs = reference(module, middle, cases, {})
+    require_fidelity(
+        measure(middle, OnnxRunner(tmp_path / 'middle.onnx', middle), inputs, outputs, 'float32'),
+        PRECISIONS['fp32'], 'again')
 
 
 def test_a_second_build_keeps_what_is_finished(built):
@@ -108,16 +153,14 @@ def test_a_perturbed_weight_does_not_pass_the_gate(built, checkpoint, tmp_path):
 
 def test_fp8_scales_cover_the_calibration(checkpoint, built_fp8):
     """The FP8 graph that was exported is the one that torch fakes: no input of the vectors clips."""
-    from cosmos3_ros.engine.modules import make_module
-    from cosmos3_ros.engine.quantization import quantise
-    from cosmos3_ros.engine.segment_build import reference
     directory, _ = built_fp8.engine('generation')
-    segment, = cut_tower('generation', checkpoint.dimensions, SHAPES)
-    module = make_module(segment, checkpoint.dimensions, SHAPES, checkpoint.weights)
+    dimensions = built_fp8.request.dimensions
+    segment, = cut_tower('generation', dimensions, SHAPES)
+    module = make_module(segment, dimensions, SHAPES, checkpoint.weights)
     amax = {}
     inputs, _ = load_vectors(vectors_path(directory, segment))
     reference(module, segment, inputs, amax)
-    assert len(amax) == 2 * 7
+    assert len(amax) == 7
     quantise(module, PRECISIONS['fp8'], amax)
     for name, value in amax.items():
         part = module.get_submodule(name)
@@ -143,6 +186,8 @@ def test_a_dry_run_says_what_it_takes(checkpoint, tmp_path):
     ({'precision': 'fp8', 'options': BuildOptions(('sm86',))}, 'fp8 needs sm89 or newer'),
     ({'towers': ()}, 'at least one of vision'),
     ({'prompts': -1}, '0 or more'),
+    ({'least_cosine': 1.0}, 'least cosine 1, most deviation 0.06 arrived'),
+    ({'most_deviation': 0.0}, 'most deviation 0 arrived'),
 ])
 def test_a_request_that_cannot_be_met_is_refused(checkpoint, tmp_path, changes, words):
     with pytest.raises(EngineError, match=words):
@@ -177,6 +222,15 @@ def test_the_manifest_is_plain_json(built):
     assert content['rebuild'] == manifest.rebuild_command
     assert content['executed'] is False
     assert '--target sm89 --target sm120' in content['rebuild']
+    assert '--frame-grid 4 6 --max-frames 2' in content['rebuild'] and '--cache 64' in content['rebuild']
+    assert '--action-rows' not in content['rebuild']  # as usual
+
+
+def test_the_command_to_rebuild_asks_for_the_same_plans(built, checkpoint):
+    for _, manifest in built.result.engines:
+        words = shlex.split(manifest.rebuild_command)
+        request = make_request(build_parser().parse_args(words[1:]))
+        assert engine_key(request, manifest.key.version, manifest.key.tower) == manifest.key
 
 
 def test_another_precision_or_shape_is_another_directory(built, checkpoint):

@@ -80,8 +80,8 @@ def test_what_does_not_fit_the_plans_is_refused(towers):
     keys, values = towers.language.context(range(5))
     with pytest.raises(EngineError, match='--latent-grid'):
         towers.generation.branch(keys, values, (5, 4, 4))
-    long = [part.repeat(1, 1, 5, 1) for part in (keys, values)]
-    with pytest.raises(EngineError, match='25 tokens arrived, up to 20'):
+    long = [part.repeat(1, 1, 60, 1) for part in (keys, values)]
+    with pytest.raises(EngineError, match='300 tokens arrived, up to 256'):
         towers.generation.branch(*long, (9, 3, 4))
 
 

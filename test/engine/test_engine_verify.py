@@ -84,6 +84,17 @@ def test_another_answer_is_refused(damaged):
     assert steps == list(STEPS[:6])
 
 
+@pytest.mark.parametrize(('bound', 'value', 'words'), [
+    ('least_cosine', 0.9999999999999999, 'at least 1), deviation'),
+    ('most_deviation', 1e-9, '(at most 1e-09)')])
+def test_the_builders_bound_is_the_gates(damaged, bound, value, words):
+    content = json.loads((damaged / 'manifest.json').read_text())
+    content[bound] = value
+    (damaged / 'manifest.json').write_text(json.dumps(content))
+    found = verify_set(damaged, lambda _flavour: OnnxExecutor(), repetitions=1)
+    assert found.reached == 'loading' and words in found.refusal
+
+
 def test_another_checkpoint_is_refused(damaged, tmp_path_factory):
     from cosmos3_ros.model.checkpoint_init import init_checkpoint
     other = init_checkpoint(tmp_path_factory.mktemp('other') / 'micro', 'micro', 1).directory

@@ -72,6 +72,7 @@ class GenerationSegment(nn.Module):
         self.layers = nn.ModuleDict({str(i): _Layer(d) for i in range(first, last)})
         self.begins, self.ends = first == 0, last == d.layers
         self.patches, self.clean = shapes.generated_patches, shapes.clean_patches
+        self.clean_rows = shapes.clean_rows
         if self.begins:
             self.proj_in = nn.Linear(d.latent_values, d.hidden)
             self.action_proj_in = DomainHead(shapes.action_channels, d.hidden)
@@ -98,10 +99,12 @@ class GenerationSegment(nn.Module):
         hidden = self.norm_moe_gen(hidden)
         return (
             self.proj_out(hidden[self.clean:self.patches]).float(),
-            self.action_proj_out(hidden[self.patches + 1:]).float())
+            self.action_proj_out(hidden[self.patches + self.clean_rows:]).float())
 
     def _embed(self, patches: Any, action: Any, time: Any) -> Any:
         vision = self.proj_in(patches)
         rows = self.action_proj_in(action)
-        # The observed frame and the state row are clean: they carry no time.
-        return torch.cat((vision[:self.clean], vision[self.clean:] + time, rows[:1], rows[1:] + time))
+        # The observed frame and a state row are clean: they carry no time.
+        given = self.clean_rows
+        parts = (vision[:self.clean], vision[self.clean:] + time, *([rows[:given]] if given else []))
+        return torch.cat((*parts, rows[given:] + time))
