@@ -250,10 +250,11 @@ def main() -> None:
         for method in ('mpc', 'pid', 'interpolation'):
             row, run = judge(robot, work, method)
             rows.append(row)
-            out.write(
+            out.write((
                 f'| {row.chunks} | {row.method} | {row.rms_mrad:.2f} | {row.lag_ms:.0f} | '
                 f'{row.within_rms_mrad:.2f} | {row.within_lag_ms:.0f} | {row.within_share:.0%} | '
-                f'{row.seam:.1e} | {row.jerk_rms:.3g} | {row.violations} |\n')
+                f'{row.seam:.1e} | {row.jerk_rms:.3g} | {row.violations} |\n'
+            ).replace('nan%', '').replace('nan', ''))
             out.flush()
             if method == 'mpc' and work.exceedances:
                 notes += [f'{work.name} asks for more than {robot.profile.name}:',
