@@ -5,10 +5,13 @@ from pathlib import Path
 import subprocess
 import sys
 
+import pytest
+
 BENCHMARK = Path(__file__).resolve().parents[2] / 'benchmarks' / 'kill.py'
 KINDS = ('generator', 'controller')
 
 
+@pytest.mark.patient
 def test_the_arm_comes_to_rest_whatever_is_killed(ros_domain, tmp_path):
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), '--runs', '2', '--seed', '7', '--kinds', ','.join(KINDS), '--light',

