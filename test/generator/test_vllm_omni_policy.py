@@ -78,8 +78,9 @@ def test_finished_jobs_are_deleted_while_the_next_is_computed(server):
 
 def test_a_job_that_nobody_waits_for_is_deleted_before_the_next_is_made(server):
     server.polls = ['queued'] * 1000
-    policy = connect(server, timeout_s=0.4)
-    with pytest.raises(PolicyError, match=r'did not answer within 0\.4 s .*the job is queued'):
+    policy = connect(server, timeout_s=1.5)
+    # The time may end between two looks at the job or, on a busy machine, within one.
+    with pytest.raises(PolicyError, match=r'within 1\.5 s .*the job is queued|not reply in time'):
         policy.generate(observation(), 'one', seed=0)
     server.polls = []
     policy._settings = replace(policy._settings, timeout_s=20.0)
