@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 # Rounding of quantities that are compared with a limit they may touch.
 ROUNDING = 1e-9
+# Parts of a segment at which efforts are computed where their bound does not suffice.
+EFFORT_PARTS = 4
 # An arm that starts inside of a forbidden distance may leave it, never losing more than this.
 ESCAPE_SLACK_M = 1e-6
 
@@ -223,13 +225,20 @@ class Verifier:
         # Not below with NaN, so that the exact check decides.
         if bool((most < limits.effort_nm).all()) and bool((change < limits.effort_rate_nm_s).all()):
             return None
-        effort = dynamics.effort(plan.position, plan.velocity, plan.acceleration)
-        size = np.abs(effort)
+        # Between nodes too: the same cubics at quarters of each segment, (N, 5, joints).
+        t = h * np.linspace(0.0, 1.0, EFFORT_PARTS + 1)[:, None]
+        q, v, a, j = (values[:, None] for values in (*plan.nodes[:3, :-1], plan.jerk))
+        effort = dynamics.effort(
+            q + t * (v + t * (0.5 * a + (t / 6.0) * j)), v + t * (a + 0.5 * t * j), a + t * j)
+        size = np.abs(effort).max(axis=1)
         # A pose that gravity alone overloads must be left, so it may not get worse.
-        allowed = np.maximum(limits.effort_nm, size[0] + ROUNDING)
+        allowed = np.maximum(limits.effort_nm, np.abs(effort[0, 0]) + ROUNDING)
         fault = self._joint('effort', plan, size - allowed, size, limits.effort_nm, 'N m')
         if fault is not None:
             return fault
-        rate = np.abs(np.diff(effort, axis=0)) / h
+        # Within a segment the effort is smooth: its slope leaves the mean slopes of the quarters by no more
+        # than these differ from one to the next (to second order in a quarter).
+        mean = np.diff(effort, axis=1) * (EFFORT_PARTS / h)
+        rate = np.abs(mean).max(axis=1) + np.abs(np.diff(mean, axis=1)).max(axis=1)
         return self._joint(
             'effort_rate', plan, rate - limits.effort_rate_nm_s, rate, limits.effort_rate_nm_s, 'N m/s')
