@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .episodes import EpisodeResult
 
 POLICIES = ('oracle', 'cosmos3')
-TIMEOUT_S = {'oracle': 30.0, 'cosmos3': 10.0}
+TIMEOUT_S = {'oracle': 45.0, 'cosmos3': 10.0}
 BAG, VIDEO, FIGURE, SUMMARY, LOGS = 'bag', 'cameras.mp4', 'motion.png', 'summary.json', 'log'
 FINAL_COUNTS_S = 2.5
 """Two rounds of /diagnostics (1 Hz) after the cameras have stopped: then every count is final."""
@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--seed', type=int, default=1,
                         help='seed of the first episode (default: %(default)s)')
     parser.add_argument('--timeout', type=positive(float), metavar='S',
-                        help='longest episode; 30 with the oracle, 10 with cosmos3')
+                        help='longest episode; 45 with the oracle, 10 with cosmos3')
     parser.add_argument('--injected-latency', type=float, default=0.0, metavar='S',
                         help='delay every chunk by this much, as a slower policy would')
     parser.add_argument('--output', type=Path, default=Path('demo'), metavar='DIR',
