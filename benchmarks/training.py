@@ -82,7 +82,7 @@ def time_loop(place: Workplace, stage: str, objective: Any, samples: int, batch:
     return float(np.median(times[2:]))
 
 
-def measure(path: Path, device: str, batch: int, steps: int) -> dict[str, Any]:
+def measure(path: Path, device: str, batch: int, steps: int, channels_last: bool) -> dict[str, Any]:
     """Return seconds per step and in all for every stage of a file."""
     settings = load_settings(path)
     found: dict[str, Any] = {'file': path.name}
@@ -97,6 +97,8 @@ def measure(path: Path, device: str, batch: int, steps: int) -> dict[str, Any]:
         if settings.vae is not None:
             size = batch or settings.vae.optimiser.batch
             vae = load_vae(place.checkpoint, 'cpu', 'float32').to(place.device)
+            if channels_last:
+                vae.to(memory_format=torch.channels_last_3d)
             objective = VaeObjective(
                 vae, [recording], [starts], settings.vae, place.view, place.device, settings.seed)
             step_s = time_loop(place, 'vae', objective, len(starts), size, steps)
@@ -146,8 +148,10 @@ def main() -> int:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--batch', type=int, default=0, help="instead of the file's")
     parser.add_argument('--steps', type=int, default=10)
+    parser.add_argument('--channels-last', action='store_true', help="store the VAE's weights so")
     options = parser.parse_args()
-    found = measure(options.file, options.device, options.batch, options.steps)
+    found = measure(
+        options.file, options.device, options.batch, options.steps, options.channels_last)
     sys.stdout.write(json.dumps(found) + '\n')
     return 0
 

@@ -55,6 +55,7 @@ class BatchedStep:
         self.transformer = transformer
         self.shape = TowerShape.of(transformer.config)
         self._tables: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._packs: dict[tuple[Any, ...], SequencePack] = {}
 
     def compile_layers(self) -> None:
         """Compile the generation tower's layers; all share one graph per length of text."""
@@ -70,8 +71,9 @@ class BatchedStep:
         device = model.embed_tokens.weight.device
         ids = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in texts], device=device)
         hidden = model.embed_tokens(ids)
-        positions = SequencePack(longest, (1, 1, 1), 1).text_positions
-        cos, sin = self._table(('text', longest, hidden.dtype, str(device)), positions, device, hidden.dtype)
+        cos, sin = self._table(
+            ('text', longest, hidden.dtype, str(device)), SequencePack(longest, (1, 1, 1), 1), device,
+            hidden.dtype)
         keys, values = [], []
         for i, layer in enumerate(model.layers):
             attention = layer.self_attn
@@ -109,11 +111,7 @@ class BatchedStep:
         model = self.transformer
         batch, _, frames, height, width = vision.shape
         rows = action.shape[1]
-        packs = [
-            SequencePack(
-                length, (frames, height, width), rows, fps=fps, patch=self.shape.patch,
-                margin=self.shape.margin, base_fps=self.shape.base_fps) for length in contexts.lengths]
-        pack = packs[0]
+        pack = self._pack(contexts.lengths[0], (frames, height, width), rows, fps)
         dtype = model.embed_tokens.weight.dtype
         times = self._time(timesteps.view(batch, -1).expand(-1, 2), dtype)
         tokens = model.proj_in(to_patches(vision, pack).to(dtype))
@@ -124,14 +122,7 @@ class BatchedStep:
         states = states + model.action_modality_embed
         states = torch.cat([states[:, :1], states[:, 1:] + times[:, 1:]], dim=1)
         hidden = torch.cat([tokens, states], dim=1)
-        tables = [
-            self._table(
-                ('generated', p.text_length, p.latent_shape, rows, fps, dtype, str(vision.device)),
-                p.generated_positions, vision.device, dtype) for p in packs]
-        if len(set(contexts.lengths)) == 1:
-            cos, sin = tables[0]
-        else:
-            cos, sin = (torch.stack(part) for part in zip(*tables, strict=True))
+        cos, sin = self._generated_tables(contexts.lengths, pack, dtype, vision.device)
         mask = self._mask(contexts.lengths, hidden.shape[1], vision.device)
         for layer, key, value in zip(model.layers, contexts.keys, contexts.values, strict=True):
             if model.gradient_checkpointing and torch.is_grad_enabled():
@@ -188,8 +179,36 @@ class BatchedStep:
             weight = head.fc(domain_ids).view(-1, head.input_size, head.output_size)
             return torch.bmm(states.to(weight.dtype), weight) + head.bias(domain_ids).unsqueeze(1)
 
-    def _table(self, key: tuple[Any, ...], positions: Any, device: Any, dtype: Any) -> tuple[Any, Any]:
+    def _pack(self, length: int, latents: tuple[int, int, int], rows: int, fps: float) -> SequencePack:
+        key = (length, latents, rows, fps)
+        if key not in self._packs:
+            self._packs[key] = SequencePack(
+                length, latents, rows, fps=fps, patch=self.shape.patch, margin=self.shape.margin,
+                base_fps=self.shape.base_fps)
+        return self._packs[key]
+
+    def _generated_tables(
+        self, lengths: tuple[int, ...], pack: SequencePack, dtype: Any, device: Any,
+    ) -> tuple[Any, Any]:
+        """Return rotary tables of the generated tokens, (N, head width), or (batch, N, head width).
+
+        They differ by the text's length alone, and lengths are few: one table for each is kept.
+        """
+        distinct = sorted(set(lengths))
+        packs = [self._pack(n, pack.latent_shape, pack.action_rows, pack.fps) for n in distinct]
+        tables = [
+            self._table(
+                ('generated', p.text_length, p.latent_shape, p.action_rows, p.fps, dtype, str(device)), p,
+                device, dtype) for p in packs]
+        if len(distinct) == 1:
+            return tables[0]
+        which = torch.tensor([distinct.index(n) for n in lengths], device=device)
+        cos, sin = (torch.stack(part).index_select(0, which) for part in zip(*tables, strict=True))
+        return cos, sin
+
+    def _table(self, key: tuple[Any, ...], pack: SequencePack, device: Any, dtype: Any) -> tuple[Any, Any]:
         if key not in self._tables:
+            positions = pack.text_positions if key[0] == 'text' else pack.generated_positions
             self._tables[key] = rotary_table(self.shape, positions, device, dtype)
         return self._tables[key]
 

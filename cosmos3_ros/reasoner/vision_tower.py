@@ -110,18 +110,25 @@ class VisionTower:
         x = functional.linear(pixels, embed.weight.flatten(1), embed.bias) + tables.positions
         levels = []
         for index, block in enumerate(visual.blocks):
-            x = x + self._attend(block, block.norm1(x), tables)
-            x = x + block.mlp(block.norm2(x))
+            x = self._block(block, x, tables.cos, tables.sin, tables.grids)
             if index in self._deep:
                 levels.append(visual.deepstack_merger_list[self._deep.index(index)](x))
         return visual.merger(x), levels
 
-    def _attend(self, block: Any, x: Any, tables: VisionTables) -> Any:
+    def compile_blocks(self) -> None:
+        """Let torch compile the blocks, for training; one graph per set of grids."""
+        self._block = self._torch.compile(self._block)  # type: ignore[method-assign]
+
+    def _block(self, block: Any, x: Any, cos: Any, sin: Any, grids: tuple[Grid, ...]) -> Any:
+        x = x + self._attend(block, block.norm1(x), cos, sin, grids)
+        return x + block.mlp(block.norm2(x))
+
+    def _attend(self, block: Any, x: Any, cos: Any, sin: Any, grids: tuple[Grid, ...]) -> Any:
         torch, heads, width = self._torch, self._heads, self._head_dim
         joined = block.attn.qkv(x).view(len(x), 3, heads, width)
-        q, k = self._rotate(joined, tables)
+        q, k = self._rotate(joined, cos, sin)
         outputs, first = [], 0
-        for frames, rows, columns in tables.grids:
+        for frames, rows, columns in grids:
             patches = frames * rows * columns
             q_clip, k_clip, v_clip = (
                 part[first:first + patches].view(frames, rows * columns, heads, width).transpose(1, 2)
@@ -131,18 +138,18 @@ class VisionTower:
             first += patches
         return block.attn.proj(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
 
-    def _rotate(self, joined: Any, tables: VisionTables) -> tuple[Any, Any]:
+    def _rotate(self, joined: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         torch = self._torch
         if self._kernels is not None:
             shape, make = (len(joined), *joined.shape[2:]), {'dtype': joined.dtype, 'device': joined.device}
             q, k = torch.empty(shape, **make), torch.empty(shape, **make)
             self._kernels.rotate_patches_kernel[(len(joined), 2)](
-                joined, tables.cos, tables.sin, q, k, HEADS=self._heads, WIDTH=self._head_dim,
+                joined, cos, sin, q, k, HEADS=self._heads, WIDTH=self._head_dim,
                 HEAD_BLOCK=1 << (self._heads - 1).bit_length(),
                 BLOCK=1 << (self._head_dim - 1).bit_length(), num_warps=4)
             return q, k
         wide = joined[:, :2].float()
         half = self._head_dim // 2
         turned = torch.cat((-wide[..., half:], wide[..., :half]), dim=-1)
-        both = (wide * tables.cos[:, None, None] + turned * tables.sin[:, None, None]).to(joined.dtype)
+        both = (wide * cos[:, None, None] + turned * sin[:, None, None]).to(joined.dtype)
         return both[:, 0], both[:, 1]

@@ -6,6 +6,7 @@ itself, once, before training, and kept.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,26 @@ class LatentWindows:
     def __len__(self) -> int:
         """Return the number of windows."""
         return len(self.rows)
+
+    def save(self, path: Path) -> None:
+        """Write the windows; the file appears only once it is complete."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix('.part')
+        torch.save({
+            'latents': self.latents.cpu(), 'rows': self.rows.cpu(), 'past': self.past.cpu(),
+            'text_index': torch.from_numpy(self.text_index), 'texts': list(self.texts)}, scratch)
+        scratch.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, keep: Any) -> 'LatentWindows':
+        """Read what :meth:`save` wrote.
+
+        :param keep: Device on which latents and rows stay.
+        """
+        held = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        return cls(
+            held['latents'].to(keep), held['rows'].to(keep), held['past'].to(keep),
+            held['text_index'].numpy().copy(), tuple(held['texts']))
 
 
 class ClipEncoder:

@@ -106,5 +106,5 @@ def describe_video(path: Path) -> dict[str, Any]:
         return {
             'video.height': stream.height, 'video.width': stream.width,
             'video.codec': stream.codec.canonical_name, 'video.pix_fmt': str(stream.pix_fmt),
-            'video.is_depth_map': False, 'video.fps': int(stream.base_rate), 'video.channels': 3,
+            'video.is_depth_map': False, 'video.fps': round(float(stream.base_rate)), 'video.channels': 3,
             'has_audio': False}

@@ -36,7 +36,7 @@ def prepare_recording(
     """
     dataset = Dataset.open(Path(entry.path), blank_cameras=entry.blank_cameras, width=view.width)
     tables = dataset.tables
-    file = directory / f'view-{_key(entry, view.height, view.width)}.npy'
+    file = directory / f'view-{dataset_key(entry, view.height, view.width)}.npy'
     if not file.is_file():
         pictures = _create(file, (dataset.frame_count, view.height, view.width, 3))
         jobs = [(entry, view.height, view.width, i) for i in range(len(tables.episodes))]
@@ -64,7 +64,7 @@ def prepare_clips(
     stride, spans = clip_stride(settings), dataset.tables.episodes
     counts = [-(-span.length // stride) for span in spans]
     begins = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    key = _key(entry, stride, settings.max_frame_pixels, settings.frames, *settings.cameras)
+    key = dataset_key(entry, stride, settings.max_frame_pixels, settings.frames, *settings.cameras)
     words = directory / f'clips-{key}.json'
     files = {slot: directory / f'clips-{key}-{slot}.npy' for slot in settings.cameras}
     if not words.is_file():
@@ -164,8 +164,8 @@ def _in_order(
                 report(name, i + 1, len(jobs))
 
 
-def _key(entry: DatasetEntry, *more: object) -> str:
-    """Name prepared files after what they are made of: the dataset's own tables and the sizes."""
+def dataset_key(entry: DatasetEntry, *more: object) -> str:
+    """Return a name for what is prepared from a dataset: of its tables and of whatever else decides."""
     root = Path(entry.path)
     stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns)
               for path in sorted(root.glob('meta/**/*')) if path.is_file()]

@@ -21,6 +21,9 @@ torch = require('torch', 'model')
 _STREAM = 2
 _MEMORY_SHARE = 0.25  # per camera, of what the others left free
 IGNORED = -100  # torch's cross entropy leaves such targets out
+_LENGTH_STEP = 128
+"""Sequences are padded to multiples of this: compiled layers then see few different shapes."""
+_MOST_ANSWERS = 200_000
 
 # The unified checkpoint's names (transformers' conversion mapping of ``cosmos3_omni``, the other way round).
 _RENAMES = (
@@ -41,13 +44,18 @@ def checkpoint_name(name: str) -> str:
 class PromptIds:
     """A question's prompt, whose videos have the sizes of all clips.
 
-    :param positions: (3, N) rotary positions.
+    :param ids: int64 (N,).
+    :param positions: int64 (3, N) rotary positions.
     :param next_position: Of the answer's first token.
     """
 
-    ids: tuple[int, ...]
+    ids: Any
     positions: Any
     next_position: int
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self.ids)
 
 
 class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
@@ -75,6 +83,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             {slot: DeviceFrames(r.pictures[slot], device, _MEMORY_SHARE) for slot in settings.cameras}
             for r in recordings]
         self._prompts: dict[str, PromptIds] = {}
+        self._answers: dict[str, Any] = {}
         sizes = {tuple(r.pictures[s].shape[1:3] for s in settings.cameras) for r in recordings}
         if len(sizes) != 1:
             raise TrainingError(
@@ -85,7 +94,10 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return {checkpoint_name(name): p for name, p in self.model.named_parameters()}
 
     def compile_layers(self) -> None:
-        """See :class:`objective.Objective`; nothing: lengths change from batch to batch."""
+        """See :class:`objective.Objective`: both towers' layers, each kind sharing its graphs."""
+        for layer in self.model.model.language_model.layers:
+            layer.compile()
+        self._tower.compile_blocks()
 
     def learning_rate_factor(self, name: str) -> float:  # noqa: ARG002 (all alike)
         """See :class:`objective.Objective`."""
@@ -104,29 +116,34 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return self.losses(prompts, answers, anchors)
 
     def losses(
-        self, prompts: Sequence[PromptIds], answers: Sequence[Sequence[int]],
-        anchors: Sequence[tuple[int, int]],
+        self, prompts: Sequence[PromptIds], answers: Sequence[Any], anchors: Sequence[tuple[int, int]],
     ) -> dict[str, Any]:
-        """Return the losses of given answers to given prompts about given clips."""
+        """Return the losses of given answers to given prompts about given clips.
+
+        :param answers: int64 (tokens,) each.
+        """
         device = self.model.lm_head.weight.device
-        longest = max(len(p.ids) + len(a) for p, a in zip(prompts, answers, strict=True))
+        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        longest = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
         count = len(prompts)
         ids = torch.zeros((count, longest), dtype=torch.int64)
         targets = torch.full((count, longest), IGNORED)
         positions = torch.zeros((3, count, longest), dtype=torch.int64)
         for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            start, end = len(prompt.ids), len(prompt.ids) + len(answer)
-            ids[i, :end] = torch.tensor([*prompt.ids, *answer])
-            targets[i, start - 1:end - 1] = ids[i, start:end]
+            start, end = len(prompt), len(prompt) + len(answer)
+            ids[i, :start], ids[i, start:end] = prompt.ids, answer
+            targets[i, start - 1:end - 1] = answer
             positions[:, i, :start] = prompt.positions
             positions[:, i, start:end] = prompt.next_position + torch.arange(len(answer))
-        ids, targets, positions = (t.to(device) for t in (ids, targets, positions))
+        # Found on the host, so that nothing waits for the device.
+        places = torch.nonzero(targets.flatten() != IGNORED)[:, 0]
+        wanted = targets.flatten()[places].to(device)
+        ids, positions, places = (t.to(device) for t in (ids, positions, places))
         # Padding stands after every answer, so causality alone hides it: no mask is needed.
         hidden = self._run(ids, positions, anchors)
-        wanted = targets != IGNORED
-        logits = self.model.lm_head(hidden[wanted]).float()
-        loss = torch.nn.functional.cross_entropy(logits, targets[wanted])
-        right = (logits.argmax(dim=-1) == targets[wanted]).float().mean()
+        logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places)).float()
+        loss = torch.nn.functional.cross_entropy(logits, wanted)
+        right = (logits.argmax(dim=-1) == wanted).float().mean()
         return {'loss': loss, 'token_accuracy': right}
 
     def _run(self, ids: Any, positions: Any, anchors: Sequence[tuple[int, int]]) -> Any:
@@ -174,7 +191,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             positions, _ = self.model.model.get_rope_index(
                 prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
             self._prompts[question.text] = PromptIds(
-                tuple(int(i) for i in prompt.input_ids[0]), positions[:, 0], int(positions.max()) + 1)
+                prompt.input_ids[0].clone(), positions[:, 0], int(positions.max()) + 1)
         return self._prompts[question.text]
 
     def _check_sizes(self, prompt: VideoPrompt) -> None:
@@ -188,10 +205,14 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
                 f'and clips of {self._video.min_clip_pixels} to {self._video.max_clip_pixels} pixels. Change '
                 'max_frame_pixels')
 
-    def answer_ids(self, text: str) -> tuple[int, ...]:
-        """Return an answer's tokens, the end of the turn included."""
-        ids = self._tokenizer(text, add_special_tokens=False)['input_ids']
-        return (*(int(i) for i in ids), int(self._tokenizer.eos_token_id))
+    def answer_ids(self, text: str) -> Any:
+        """Return an answer's tokens, the end of the turn included, int64 (tokens,); made once per text."""
+        if text not in self._answers:
+            if len(self._answers) >= _MOST_ANSWERS:
+                self._answers.clear()
+            ids = self._tokenizer(text, add_special_tokens=False)['input_ids']
+            self._answers[text] = torch.tensor([*ids, self._tokenizer.eos_token_id])
+        return self._answers[text]
 
 
 def batch_patches(frames: Any, settings: VideoSettings) -> tuple[Any, tuple[int, int, int]]:

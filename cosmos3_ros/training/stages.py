@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..generator.composed_view import View
 from ..generator.prompt import build_prompt
@@ -23,10 +25,10 @@ from .generator_objective import GeneratorObjective
 from .latent_windows import ClipEncoder, LatentWindows, encode_windows
 from .lora import merged_tensors
 from .output_checkpoint import OutputCheckpoint
-from .preparation import prepare_clips, prepare_recording
+from .preparation import dataset_key, prepare_clips, prepare_recording
 from .reasoner_objective import ReasonerObjective
 from .recording import Recording
-from .settings import TrainingError, TrainingSettings
+from .settings import DatasetEntry, TrainingError, TrainingSettings
 from .settings_file import settings_digest
 from .training_loop import StageResult, TrainingLoop
 from .vae_objective import VaeObjective, latent_statistics
@@ -192,22 +194,46 @@ def make_generator_objective(place: Workplace, windows: Sequence[LatentWindows])
 
 def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int | None = None,
                       ) -> list[LatentWindows]:
-    """Encode all datasets' windows with the checkpoint's VAE."""
+    """Encode all datasets' windows with the checkpoint's VAE, or read what an earlier piece encoded."""
     settings = place.settings.generator
-    dtype = 'bfloat16' if place.settings.run.frozen_bfloat16 else 'float32'
-    vae = load_vae(Checkpoint.open(place.output.directory), 'cpu', dtype).to(place.device)
-    encoder = ClipEncoder(vae, place.view, place.device)
+    frozen = place.settings.run.frozen_bfloat16
     keep = 'cpu' if settings is not None and settings.latents == 'host' else place.device
+    encoder: ClipEncoder | None = None
     found = []
     for recording, entry in zip(place.recordings, place.settings.data.datasets, strict=True):
-        starts = recording.starts(
-            place.settings.data.held_out, stride or entry.window_stride, held_out=held_out)
+        starts = np.asarray(recording.starts(
+            place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
+        file = place.prepared / f'latents-{_windows_key(place, entry, recording, starts)}.pt'
+        if file.is_file():
+            found.append(LatentWindows.load(file, keep))
+            continue
+        if encoder is None:
+            dtype = 'bfloat16' if frozen else 'float32'
+            vae = load_vae(Checkpoint.open(place.output.directory), 'cpu', dtype).to(place.device)
+            encoder = ClipEncoder(vae, place.view, place.device)
         # Under autocast as everything else: bfloat16's error is far below the noise that is trained on.
         with place.accelerator.autocast():
-            found.append(encode_windows(
-                recording, np.asarray(starts), encoder, place.view, place.device, keep,
-                partial(place.progress, f'{recording.name}: windows encoded')))
+            windows = encode_windows(
+                recording, starts, encoder, place.view, place.device, keep,
+                partial(place.progress, f'{recording.name}: windows encoded'))
+        if place.accelerator.is_main_process:
+            windows.save(file)
+        found.append(windows)
     return found
+
+
+def _windows_key(
+    place: Workplace, entry: DatasetEntry, recording: Recording, starts: NDArray[np.int64],
+) -> str:
+    """Return a name for encoded windows: of pictures, rows, and weights and config of the VAE."""
+    vae = hashlib.sha256()
+    for path in sorted((place.output.directory / 'vae').iterdir()):
+        vae.update(path.read_bytes())
+    rows = hashlib.sha256(recording.action_rows(starts)[0].tobytes())
+    view = place.view
+    return dataset_key(
+        entry, view.height, view.width, place.device.type, vae.hexdigest(), rows.hexdigest(),
+        hashlib.sha256(starts.tobytes()).hexdigest())
 
 
 def run_generator(place: Workplace) -> StageResult:

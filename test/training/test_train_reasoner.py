@@ -77,7 +77,7 @@ def test_loss_is_that_of_transformers(objective):
         for a, answer, anchor in zip(asked, answers, (1, 6), strict=True):
             shown = [as_clip(clips, anchor, slot, SETTINGS) for slot in SETTINGS.cameras]
             prompt = build_prompt(objective._tokenizer, shown, a.question, objective._video)
-            ids = torch.cat([prompt.input_ids, torch.tensor([answer])], dim=1)
+            ids = torch.cat([prompt.input_ids, answer[None]], dim=1)
             text = torch.zeros(1, len(answer), dtype=torch.int64)
             types = torch.cat([prompt.mm_token_type_ids, text], dim=1)
             logits = model(

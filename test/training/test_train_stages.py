@@ -104,6 +104,28 @@ def test_resumed_is_uninterrupted(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_windows_are_encoded_once_per_vae(tmp_path, monkeypatch):
+    """A later piece reads them back, bit for bit; another VAE's are not taken."""
+    place = make_place(tmp_path, make_settings())
+    first = encode_recordings(place)
+    again = encode_recordings(make_place(tmp_path, make_settings()))
+    assert all(
+        torch.equal(getattr(one, name), getattr(two, name))
+        for one, two in zip(first, again, strict=True) for name in ('latents', 'rows', 'past'))
+    assert [w.texts for w in first] == [w.texts for w in again]
+    assert all(np.array_equal(a.text_index, b.text_index) for a, b in zip(first, again, strict=True))
+
+    def refuse(*arguments):
+        raise AssertionError('encoded again')
+
+    monkeypatch.setattr('cosmos3_ros.training.stages.load_vae', refuse)
+    encode_recordings(place)
+    config = place.output.directory / 'vae' / 'config.json'
+    config.write_text(config.read_text() + ' ')
+    with pytest.raises(AssertionError, match='encoded again'):
+        encode_recordings(place)
+
+
 def test_a_resumed_run_refuses_other_settings(tmp_path):
     run_generator(make_place(tmp_path, make_settings(), Clock(2)))
     with pytest.raises(TrainingError, match='other settings'):
