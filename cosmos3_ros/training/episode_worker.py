@@ -1,5 +1,6 @@
 """Record one episode into a directory of its own. Runs in the processes of ``episode_recorder``."""
 
+from collections.abc import MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 import json
 import multiprocessing
@@ -152,10 +153,21 @@ def start_process(settings: RecordingSettings, threads: int) -> None:
     global _worker
     # Mesa's software renderer would start a thread for every core in every process.
     os.environ.setdefault('LP_NUM_THREADS', str(threads))
+    share_renderers(os.environ, multiprocessing.current_process()._identity)
     # Ctrl-C reaches the whole process group: the recorder decides, and an episode that has begun ends well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = EpisodeWorker(settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def share_renderers(environment: MutableMapping[str, str], identity: Sequence[int]) -> None:
+    """Give a process one of the GPUs in ``MUJOCO_EGL_DEVICE_ID``, which may name several: ``0,1``.
+
+    :param identity: The process's number in its pool, from 1 on, last.
+    """
+    devices = environment.get('MUJOCO_EGL_DEVICE_ID', '').split(',')
+    if len(devices) > 1 and identity:
+        environment['MUJOCO_EGL_DEVICE_ID'] = devices[identity[-1] % len(devices)]
 
 
 def record_in_process(index: int, directory: Path) -> EpisodeSummary:

@@ -258,3 +258,17 @@ def test_a_failure_shows_and_teaches_nothing(fates: dict[str, tuple], fate: str)
     failed = [frame.failed for frame in trace.frames]
     # It does not begin as a failure, and stays one.
     assert not failed[0] and failed[-1] and failed == sorted(failed)
+
+
+def test_processes_share_the_gpus_that_are_named():
+    from cosmos3_ros.training.episode_worker import share_renderers
+
+    chosen = []
+    for number in range(1, 5):
+        environment = {'MUJOCO_EGL_DEVICE_ID': '0,1'}
+        share_renderers(environment, (number,))
+        chosen.append(environment['MUJOCO_EGL_DEVICE_ID'])
+    assert sorted(chosen) == ['0', '0', '1', '1']
+    one = {'MUJOCO_EGL_DEVICE_ID': '1'}
+    share_renderers(one, (3,))
+    assert one == {'MUJOCO_EGL_DEVICE_ID': '1'}
