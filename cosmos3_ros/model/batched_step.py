@@ -2,7 +2,7 @@
 
 diffusers' own ``forward`` packs the tokens of one request per call. Here requests of the same video size
 stand side by side, texts may differ in length: shorter ones are padded at the end, which the causal
-understanding tower does not see and which a mask hides from the generation tower. The layers' own modules
+understanding tower does not see and which is hidden from the generation tower. The layers' own modules
 are called, so gradients, adapters (LoRA) and autocast work as they do there; a test holds every sample to
 ``forward``, to 1e-6 in float32.
 """
@@ -22,6 +22,12 @@ functional = require('torch.nn.functional', 'model')
 checkpointing = require('torch.utils.checkpoint', 'model')
 
 
+# Padding is hidden without a mask, which would exclude the fast kernels: keys get some columns more, far
+# below zero where there is padding, and queries ones to meet them, so that exp() of the product is exactly 0.
+_COLUMNS = 8
+_FAR = -1e4
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TextContexts:
     """Keys and values of some texts, padded to the longest.
@@ -36,13 +42,14 @@ class TextContexts:
     lengths: tuple[int, ...]
 
     def select(self, indices: Sequence[int]) -> 'TextContexts':
-        """Return those of the texts with these indices, in that order, cut to the longest of them."""
-        lengths = tuple(self.lengths[i] for i in indices)
-        longest = max(lengths)
+        """Return those of the texts with these indices, in that order, with all of their padding.
+
+        So every batch of a training run has the same shape, and compiled layers are compiled once.
+        """
         rows = torch.as_tensor(list(indices), device=self.keys[0].device)
         return TextContexts(
-            tuple(k[:, :longest].index_select(0, rows) for k in self.keys),
-            tuple(v[:, :longest].index_select(0, rows) for v in self.values), lengths)
+            tuple(k.index_select(0, rows) for k in self.keys),
+            tuple(v.index_select(0, rows) for v in self.values), tuple(self.lengths[i] for i in indices))
 
 
 class BatchedStep:
@@ -123,13 +130,13 @@ class BatchedStep:
         states = torch.cat([states[:, :1], states[:, 1:] + times[:, 1:]], dim=1)
         hidden = torch.cat([tokens, states], dim=1)
         cos, sin = self._generated_tables(contexts.lengths, pack, dtype, vision.device)
-        mask = self._mask(contexts.lengths, hidden.shape[1], vision.device)
+        padding = self._padding(contexts, hidden)
         for layer, key, value in zip(model.layers, contexts.keys, contexts.values, strict=True):
             if model.gradient_checkpointing and torch.is_grad_enabled():
                 hidden = checkpointing.checkpoint(
-                    self._layer, layer, hidden, key, value, cos, sin, mask, use_reentrant=False)
+                    self._layer, layer, hidden, key, value, cos, sin, padding, use_reentrant=False)
             else:
-                hidden = self._layer(layer, hidden, key, value, cos, sin, mask)
+                hidden = self._layer(layer, hidden, key, value, cos, sin, padding)
         hidden = model.norm_moe_gen(hidden)
         vision_out = model.proj_out(hidden[:, pack.patches_per_frame:pack.vision_tokens])
         action_out = self._domain_linear(
@@ -140,21 +147,24 @@ class BatchedStep:
             functional.pad(action_out.float(), (0, 0, 1, 0)))
 
     def _layer(
-        self, layer: Any, hidden: Any, text_key: Any, text_value: Any, cos: Any, sin: Any, mask: Any,
+        self, layer: Any, hidden: Any, text_key: Any, text_value: Any, cos: Any, sin: Any, padding: Any,
     ) -> Any:
         attention = layer.self_attn
         normed = layer.input_layernorm_moe_gen(hidden)
         query = rotate(attention.norm_added_q(self._heads(attention.add_q_proj(normed))), cos, sin)
         key = rotate(attention.norm_added_k(self._heads(attention.add_k_proj(normed))), cos, sin)
         value = self._heads(attention.add_v_proj(normed))
-        key = torch.cat([text_key.to(key.dtype), key], dim=1).transpose(1, 2)
-        value = torch.cat([text_value.to(value.dtype), value], dim=1).transpose(1, 2)
-        if mask is not None:
-            # The kernels that take a mask want as many key as query heads; without one, grouping is free.
-            group = self.shape.heads // self.shape.kv_heads
-            key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+        key = torch.cat([text_key.to(key.dtype), key], dim=1)
+        value = torch.cat([text_value.to(value.dtype), value], dim=1)
+        width = self.shape.head_dim
+        if padding is not None:
+            query = functional.pad(query, (0, _COLUMNS), value=1.0)
+            columns = padding[:, :, None, None].to(key.dtype)
+            key = torch.cat([key, columns.expand(*key.shape[:3], _COLUMNS)], dim=-1)
+            value = functional.pad(value, (0, _COLUMNS))
         mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key, value, attn_mask=mask, enable_gqa=mask is None)
+            *(t.transpose(1, 2) for t in (query, key, value)), scale=width ** -0.5, enable_gqa=True)
+        mixed = mixed[..., :width]
         hidden = hidden + attention.to_add_out(mixed.transpose(1, 2).flatten(-2))
         return hidden + layer.mlp_moe_gen(layer.post_attention_layernorm_moe_gen(hidden))
 
@@ -213,13 +223,13 @@ class BatchedStep:
         return self._tables[key]
 
     @staticmethod
-    def _mask(lengths: tuple[int, ...], generated: int, device: Any) -> Any:
-        """Return (batch, 1, 1, longest text + generated), true where there is something to read."""
-        longest = max(lengths)
-        if min(lengths) == longest:
+    def _padding(contexts: TextContexts, hidden: Any) -> Any:
+        """Return (batch, padded text + generated): far below 0 where a text is padding, else 0; or None."""
+        longest = contexts.keys[0].shape[1]
+        if min(contexts.lengths) == longest:
             return None
-        text = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
-        return functional.pad(text, (0, generated), value=True)[:, None, None].to(device)
+        beyond = torch.arange(longest)[None] >= torch.tensor(contexts.lengths)[:, None]
+        return functional.pad(beyond * _FAR, (0, hidden.shape[1])).to(hidden.device, non_blocking=True)
 
 
 def to_patches(latents: Any, pack: SequencePack) -> Any:

@@ -95,7 +95,7 @@ def test_selected_contexts_are_those_computed_alone():
     texts, vision, action, timesteps, domains = draw_batch((9, 12, 5), (3, 4, 4), 9)
     with torch.inference_mode():
         chosen = step.contexts(texts).select([2, 0, 2])
-        assert chosen.lengths == (5, 9, 5) and chosen.keys[0].shape[1] == 9
+        assert chosen.lengths == (5, 9, 5) and chosen.keys[0].shape[1] == 12
         got = step.velocity(chosen, vision, action, timesteps, domains)
         alone = step.velocity(
             step.contexts([texts[2], texts[0], texts[2]]), vision, action, timesteps, domains)
