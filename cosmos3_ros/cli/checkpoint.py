@@ -55,7 +55,8 @@ def describe(source: str) -> dict[str, Any]:
         raise CommandError(str(error)) from error
     return {
         'directory': str(found.directory), 'checkpoint': found.label, 'trained': found.trained,
-        'contract': found.contract, 'view': list(found.view), 'prompt_variant': found.prompt_variant}
+        'contract': found.contract, 'view': list(found.view), 'prompt_variant': found.prompt_variant,
+        'sampling': found.sampling.document()}
 
 
 def default_checkpoint(output: Output) -> Path:

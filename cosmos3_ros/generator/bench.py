@@ -145,8 +145,8 @@ def _make(
     if source is None:
         return create_cosmos3(
             checkpoint=checkpoint, joint_names=JOINTS, backend=variant.backend, device=device,
-            dtype=variant.dtype, steps=variant.steps, guidance_interval=variant.interval,
-            branches=variant.branches, torch_threads=0)
+            dtype=variant.dtype, steps=variant.steps, shift=droid_joint.SHIFT, guidance=droid_joint.GUIDANCE,
+            guidance_interval=variant.interval, branches=variant.branches, torch_threads=0)
     backend: Any
     pool = GraphPool(device)
     if variant.backend == 'diffusers':

@@ -16,6 +16,7 @@ from cosmos3_ros.model.modelopt_weights import open_weights
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
 from cosmos3_ros.model.picture_encoder import PictureEncoder
 from cosmos3_ros.model.prompt_tokens import prompt_tokens
+from cosmos3_ros.model.sampling import Sampling
 from cosmos3_ros.model.tower_shape import TowerShape
 from cosmos3_ros.model.video_codec import VideoCodec
 from cosmos3_ros.model.weight_source import CheckpointWeights
@@ -48,10 +49,10 @@ BACKENDS = ('compiled', 'diffusers', 'tensorrt')
 UNDERSTANDING = ('streamed', 'resident')
 BRANCHES = ('auto', 'batched', 'sequential')
 FLOAT8 = 'float8'
-# Steps, shift and guidance where none are asked for.
-SAMPLING: dict[str, tuple[int, float, float]] = {
-    droid_joint.CONTRACT: (droid_joint.STEPS, droid_joint.SHIFT, droid_joint.GUIDANCE),
-    eef_delta.CONTRACT: (eef_delta.STEPS, eef_delta.SHIFT, eef_delta.GUIDANCE)}
+# Steps, shift and guidance where neither a parameter nor the checkpoint says any.
+SAMPLING: dict[str, Sampling] = {
+    contract.CONTRACT: Sampling(steps=contract.STEPS, shift=contract.SHIFT, guidance=contract.GUIDANCE)
+    for contract in (droid_joint, eef_delta)}
 
 
 def create_cosmos3(
@@ -90,10 +91,13 @@ def create_cosmos3(
     :param dtype: ``float32``, ``bfloat16``, ``float16``, or with the backend ``compiled`` ``float8``: the
         generation tower's matrices in float8, the rest in bfloat16. With ``tensorrt`` what the plans were
         built in: ``bfloat16``, ``float8`` or ``nvfp4``. Samples stay float32.
-    :param steps: Denoising steps; None takes the contract's: 4 for ``droid_joint``, 30 for ``eef_delta``.
+    :param steps: Denoising steps; None takes the checkpoint's own (``sampling`` in its
+        ``cosmos3_ros.json``), and where it says none the contract's: 4 for ``droid_joint``, 30 for
+        ``eef_delta``.
     :param shift: Flow shift of the noise levels; None likewise: 5 and 10.
     :param guidance: Classifier-free guidance scale, 1 is off; None likewise: 3 and 1.
-    :param guidance_interval: Timesteps between which guidance is on; None is always.
+    :param guidance_interval: Timesteps between which guidance is on; None takes the checkpoint's, and where
+        it says none, always; ``[0, 1001]`` is always whatever it says.
     :param prompt_variant: One of :data:`prompt.PROMPT_VARIANTS`; None takes the checkpoint's.
     :param understanding: With ``compiled``: ``streamed`` runs the understanding tower layer by layer for a
         new instruction and keeps nothing of it; ``resident`` keeps it on the device.
@@ -133,10 +137,8 @@ def create_cosmos3(
             f'backend: tensorrt arrived, plans are built for the contract {droid_joint.CONTRACT}, the '
             f'checkpoint has {opened.contract}; use compiled')
     actions = bind_contract(opened, robot, joint_names, action)
-    usual = SAMPLING[opened.contract]
-    interval = None if guidance_interval is None else (guidance_interval[0], guidance_interval[1])
-    plan = schedule(usual[0] if steps is None else steps, float(usual[1] if shift is None else shift))
-    scale = Guidance(float(usual[2] if guidance is None else guidance), interval)
+    plan, scale = choose_sampling(
+        opened, steps=steps, shift=shift, guidance=guidance, guidance_interval=guidance_interval)
     variant = prompt_variant or opened.prompt_variant
     if variant not in PROMPT_VARIANTS:
         raise PolicyError(
@@ -166,6 +168,22 @@ def create_cosmos3(
     if not opened.trained:
         logger.warning('checkpoint %s is not trained: its chunks mean nothing', opened.label)
     return policy
+
+
+def choose_sampling(
+    checkpoint: Checkpoint, *, steps: int | None = None, shift: float | None = None,
+    guidance: float | None = None, guidance_interval: Sequence[float] | None = None,
+) -> tuple[Schedule, Guidance]:
+    """Return sampler and guidance: what was asked for, else the checkpoint's own, else the contract's.
+
+    :raises PolicyError: A value is not allowed.
+    """
+    asked = {'steps': steps, 'shift': shift, 'guidance': guidance, 'guidance_interval': guidance_interval}
+    chosen = {**SAMPLING[checkpoint.contract].document(), **checkpoint.sampling.document(),
+              **{name: value for name, value in asked.items() if value is not None}}
+    ends = chosen.get('guidance_interval')
+    return (schedule(chosen['steps'], float(chosen['shift'])),
+            Guidance(float(chosen['guidance']), None if ends is None else (ends[0], ends[1])))
 
 
 def bind_contract(

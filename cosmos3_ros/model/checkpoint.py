@@ -11,6 +11,7 @@ from cosmos3_ros.resources import require, shared_file
 
 from .checkpoint_init import METADATA_FILE
 from .random_checkpoint import RANDOM_TINY, ensure_random_checkpoint
+from .sampling import Sampling
 
 PACKAGED = {'cosmos3-tiny': ('checkpoints', 'cosmos3-tiny')}
 # Published checkpoints carry no cosmos3_ros.json: what is known about them stands here.
@@ -46,6 +47,7 @@ class Checkpoint:
     :param prompt_variant: See ``generator/prompt.py``.
     :param action: What the contract ``eef_delta`` needs besides the weights; see
         ``generator/eef_settings.py``.
+    :param sampling: How it asks to be sampled; what it leaves out is the contract's.
     """
 
     directory: Path
@@ -56,6 +58,7 @@ class Checkpoint:
     view: tuple[int, int]
     prompt_variant: str
     action: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
 
     @property
     def label(self) -> str:
@@ -96,12 +99,17 @@ class Checkpoint:
         if not isinstance(action, dict):
             raise CheckpointError(
                 f'checkpoint {directory}: {METADATA_FILE} says action {action!r}, an object is allowed')
+        try:
+            sampling = Sampling.read(says.get('sampling', {}))
+        except ValueError as error:
+            raise CheckpointError(
+                f'checkpoint {directory}: {METADATA_FILE} says sampling: {error}') from error
         return cls(
             directory=directory, name=str(says.get('name') or _short(str(source))),
             contract=str(agreed or ''),
             trained=bool(says.get('trained', True)), content_hash=content_hash(directory),
             view=(view[0], view[1]), prompt_variant=str(says.get('prompt_variant', 'json')),
-            action=action)
+            action=action, sampling=sampling)
 
 
 def missing_files(

@@ -27,6 +27,7 @@ def write_card(output: OutputCheckpoint, settings: TrainingSettings, command: st
         f'* Trained: {"no, stages missing: " + ", ".join(missing) if missing else "yes"}',
         f'* Action contract: {about["contract"]}; camera view {about["view"][0]} x {about["view"][1]};',
         f'  prompt variant {about["prompt_variant"]}',
+        *_sampling(about.get('sampling', {})),
         f'* Started from: {start}; seed {settings.seed}',
         f'* Understanding tower: {about.get("understanding_hash", "as started")} (SHA-256, first 16 digits);',
         '  the reasoner reads the same bytes',
@@ -46,6 +47,10 @@ def write_card(output: OutputCheckpoint, settings: TrainingSettings, command: st
     path = output.directory / 'README.md'
     path.write_text('\n'.join(lines), encoding='utf-8')
     return path
+
+
+def _sampling(says: dict[str, Any]) -> list[str]:
+    return [f'* Sampling: {", ".join(f"{name} {value}" for name, value in says.items())}'] if says else []
 
 
 def _row(name: str, facts: dict[str, Any]) -> str:

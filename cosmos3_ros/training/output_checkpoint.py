@@ -63,7 +63,8 @@ class OutputCheckpoint:
             update_json(metadata, {
                 'format': 1, 'contract': base.contract, 'view': list(base.view),
                 'prompt_variant': base.prompt_variant, 'base': base.label})
-        update_json(metadata, {'name': self._settings.name, 'trained': False, 'stages': {}})
+        update_json(metadata, {
+            'name': self._settings.name, 'trained': False, 'stages': {}, **self._sampling()})
         return Checkpoint.open(self.directory)
 
     def stages(self) -> dict[str, Any]:
@@ -92,7 +93,11 @@ class OutputCheckpoint:
         stages = {**self.stages(), stage: dict(facts)}
         update_json(self.directory / METADATA_FILE, {
             'stages': stages, 'trained': set(self._settings.stages) <= set(stages),
-            'understanding_hash': understanding_hash(self.directory)})
+            'understanding_hash': understanding_hash(self.directory), **self._sampling()})
+
+    def _sampling(self) -> dict[str, Any]:
+        settings = self._settings.sampling
+        return {} if settings is None else {'sampling': settings.document()}
 
     def size_bytes(self) -> int:
         """Return the size of the whole checkpoint."""

@@ -3,8 +3,10 @@
 Every class below is a section of the file; :mod:`settings_file` reads it.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
+from ..model.sampling import Sampling
 from ..model.tiny import PRESETS
 from .optimiser_settings import OptimiserSettings, TrainingError, check_choice, check_range
 
@@ -202,6 +204,35 @@ class GeneratorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How the checkpoint asks to be sampled; what is left out is the action contract's.
+
+    Written into its ``cosmos3_ros.json``; of no effect on the training.
+
+    :param steps: Denoising steps.
+    :param guidance: Classifier-free guidance scale; 1 is off and halves the work.
+    :param guidance_interval: Timesteps between which guidance is on.
+    :param shift: Flow shift of the noise levels; what the generator was trained with.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, ...] | None = None
+    shift: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        try:
+            self.document()
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+
+    def document(self) -> dict[str, Any]:
+        """Return what is said, as the checkpoint's file holds it."""
+        return Sampling.read(asdict(self)).document()
+
+
+@dataclass(frozen=True, slots=True)
 class RunSettings:
     """How the run is carried out and written down.
 
@@ -239,6 +270,7 @@ class TrainingSettings:
 
     :param name: Of the checkpoint.
     :param seed: Of weights, samples and noise.
+    :param sampling: Left out, a checkpoint that is gone on with keeps its own.
     """
 
     name: str
@@ -249,6 +281,7 @@ class TrainingSettings:
     vae: VaeSettings | None = None
     reasoner: ReasonerSettings | None = None
     generator: GeneratorSettings | None = None
+    sampling: SamplingSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse a run without stages."""
@@ -269,5 +302,5 @@ def section_names(kind: type) -> tuple[str, ...]:
 
 __all__ = [
     'STAGES', 'DataSettings', 'DatasetEntry', 'GeneratorSettings', 'LoraSettings', 'OptimiserSettings',
-    'ReasonerSettings', 'RunSettings', 'StartSettings', 'TrainingError', 'TrainingSettings', 'VaeSettings',
-    'section_names']
+    'ReasonerSettings', 'RunSettings', 'SamplingSettings', 'StartSettings', 'TrainingError',
+    'TrainingSettings', 'VaeSettings', 'section_names']

@@ -5,13 +5,16 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cosmos3_ros.contracts import ActionChunk, ContractError, Observation
+from cosmos3_ros.generator.cosmos3_policy import choose_sampling
 from cosmos3_ros.generator.policy import Policy, PolicyError, create_policy
 from cosmos3_ros.model.checkpoint import CheckpointError
+from cosmos3_ros.model.sampling import Sampling
 
 JOINTS = tuple(f'panda_joint{i}' for i in range(1, 8))
 
@@ -97,6 +100,34 @@ def test_the_full_droid_view_runs(policy_checkpoint, droid_observation, tmp_path
         ).generate(droid_observation, 'go', seed=0)
         for backend in ('compiled', 'diffusers')]
     assert np.abs(chunks[0].positions - chunks[1].positions).max() <= 1e-5
+
+
+def test_a_checkpoint_says_how_it_is_sampled(policy_checkpoint, droid_observation, tmp_path):
+    copy = shutil.copytree(policy_checkpoint, tmp_path / 'copy')
+    about = json.loads((copy / 'cosmos3_ros.json').read_text())
+    (copy / 'cosmos3_ros.json').write_text(json.dumps(about | {'sampling': {'guidance': 1.0, 'steps': 2}}))
+
+    def make(**asked):
+        return create_policy('cosmos3', checkpoint=str(copy), joint_names=JOINTS, **asked)
+
+    policy = make()
+    chunk = policy.generate(droid_observation, 'go', seed=0)
+    assert (chunk.steps, chunk.guidance) == (2, 1.0)
+    assert policy.backend.contexts.misses == 1  # guidance is off: nothing was computed of the empty text
+    asked = make(guidance=3.0).generate(droid_observation, 'go', seed=0)
+    assert (asked.steps, asked.guidance) == (2, 3.0)
+
+
+def test_what_is_asked_for_goes_before_the_checkpoint_and_that_before_the_contract():
+    def chosen(sampling, contract='droid_joint', **asked):
+        plan, guidance = choose_sampling(SimpleNamespace(contract=contract, sampling=sampling), **asked)
+        return plan.steps, guidance.scale, guidance.interval
+
+    assert chosen(Sampling()) == (4, 3.0, None)
+    assert chosen(Sampling(), 'eef_delta') == (30, 1.0, None)
+    own = Sampling(steps=3, guidance=1.5, guidance_interval=(960, 1001))
+    assert chosen(own) == (3, 1.5, (960, 1001))
+    assert chosen(own, guidance=2.0, guidance_interval=[0, 1001]) == (3, 2.0, (0, 1001))
 
 
 @pytest.mark.parametrize('backend', ['compiled', 'diffusers'])

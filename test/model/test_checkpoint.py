@@ -13,6 +13,7 @@ from cosmos3_ros.model.checkpoint import (
     content_hash,
 )
 from cosmos3_ros.model.loading import load_tokenizer, load_transformer, load_vae
+from cosmos3_ros.model.sampling import Sampling
 
 
 @pytest.fixture
@@ -86,6 +87,30 @@ def test_a_contract_must_be_known_and_agree(copy):
     with pytest.raises(CheckpointError, match='set the parameter contract to droid_joint or eef_delta'):
         Checkpoint.open(copy)
     assert Checkpoint.open(copy, contract='eef_delta').contract == 'eef_delta'
+
+
+def test_sampling_is_read(copy):
+    assert Checkpoint.open(copy).sampling == Sampling()
+    says = {'steps': 4, 'guidance': 1, 'guidance_interval': [960, 1001], 'shift': 5.0}
+    edit(copy, sampling=says)
+    assert Checkpoint.open(copy).sampling == Sampling(4, 1, (960, 1001), 5.0)
+    assert Checkpoint.open(copy).sampling.document() == says
+    edit(copy, sampling={'steps': 2, 'guidance_interval': None})
+    assert Checkpoint.open(copy).sampling == Sampling(2)
+
+
+@pytest.mark.parametrize('says, message', [
+    (4, 'an object with steps, guidance, guidance_interval, shift'),
+    ({'step': 4}, 'step arrived, steps, guidance'),
+    ({'steps': 4.0}, 'steps 4.0'), ({'steps': True}, 'steps True'), ({'steps': 51}, 'steps 51'),
+    ({'guidance': 'off'}, "guidance 'off'"), ({'guidance': float('nan')}, 'guidance nan'),
+    ({'shift': 0}, 'shift 0'), ({'guidance_interval': [5, 5]}, 'two ascending timesteps'),
+    ({'guidance_interval': 960}, 'guidance_interval 960'),
+])
+def test_sampling_that_is_not_allowed(copy, says, message):
+    edit(copy, sampling=says)
+    with pytest.raises(CheckpointError, match=f'cosmos3_ros.json says sampling: .*{message}'):
+        Checkpoint.open(copy)
 
 
 def test_the_hash_is_of_the_bytes(copy, micro_directory):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from cosmos3_ros.cli.main import main
+from cosmos3_ros.model.sampling import Sampling
 from cosmos3_ros.resources import shared_file
+from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.settings import OptimiserSettings, TrainingError
 from cosmos3_ros.training.settings_file import load_settings, settings_digest, with_datasets
 
@@ -58,6 +60,9 @@ def test_good_file(tmp_path):
     ('name: test', 'name: test\nvae: {frames: 6, optimiser: {steps: 1, batch: 1, learning_rate: 1e-3}}',
      ('frames', '6', 'multiple of 4')),
     ('name: test', 'name: test\nvae: 5', ('vae', 'int', 'mapping')),
+    ('name: test', 'name: test\nsampling: {guidance: 30}', ('sampling', 'guidance 30', '0 to 20')),
+    ('name: test', 'name: test\nsampling: {guidance_interval: [9]}', ('guidance_interval', 'ascending')),
+    ('name: test', 'name: test\nsampling: {scale: 1}', ('sampling', 'scale', 'guidance_interval')),
     ('name: test', 'name: [', ('YAML',)),
 ])
 def test_bad_files_are_refused(tmp_path, old, new, words):
@@ -70,6 +75,20 @@ def test_bad_files_are_refused(tmp_path, old, new, words):
 def test_a_file_without_stages_is_refused(tmp_path):
     with pytest.raises(TrainingError, match='no stage'):
         load(tmp_path, GOOD[:GOOD.index('generator')])
+
+
+def test_sampling_is_written_into_the_checkpoint_and_changes_no_snapshot(tmp_path):
+    plain = load(tmp_path, GOOD)
+    settings = load(tmp_path, GOOD + 'sampling: {steps: 4, guidance: 1, guidance_interval: [960, 1001]}\n')
+    assert settings_digest(settings, 'generator') == settings_digest(plain, 'generator')
+    opened = OutputCheckpoint(tmp_path / 'out', settings).begin(resume=False)
+    assert opened.sampling == Sampling(4, 1.0, (960.0, 1001.0))
+    # A run that was begun without the section gets it with its next stage.
+    output = OutputCheckpoint(tmp_path / 'other', plain)
+    assert output.begin(resume=False).sampling == Sampling()
+    resumed = OutputCheckpoint(tmp_path / 'other', settings)
+    resumed.finish_stage('generator', {})
+    assert resumed.begin(resume=True).sampling.guidance == 1.0
 
 
 def test_missing_file():
