@@ -34,6 +34,9 @@ def add_parser(subparsers: Any) -> None:
         '--width', type=int, default=160, metavar='PIXELS',
         help='of the pictures: 160 is what cosmos3-tiny sees, 640 the cameras\' own (default: %(default)s)')
     record.add_argument(
+        '--no-facts', action='store_true',
+        help='write no facts: enough for the policy, not for the reasoner, and twice as fast')
+    record.add_argument(
         '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
         help='another setting of the recording, e.g. failure_share=0; may be repeated')
     add_json(record)
@@ -99,7 +102,9 @@ def run_check(args: argparse.Namespace, output: Output) -> int:
 def _read_settings(args: argparse.Namespace) -> Any:
     from ..training.episode_settings import RecordingSettings
 
-    kinds = {name: type(value) for name, value in asdict(RecordingSettings()).items() if name != 'tasks'}
+    kinds = {
+        name: type(value) for name, value in asdict(RecordingSettings()).items()
+        if name not in ('tasks', 'facts')}
     given: dict[str, Any] = {}
     for setting in args.settings:
         name, equals, text = setting.partition('=')
@@ -111,7 +116,7 @@ def _read_settings(args: argparse.Namespace) -> Any:
             raise CommandError(
                 f'--set {setting}: {text!r} arrived, {kinds[name].__name__} is needed') from None
     chosen = {'episodes': args.episodes, 'seed': args.seed, 'width': args.width,
-              'tasks': TASKS if args.task == 'all' else (args.task,)}
+              'facts': not args.no_facts, 'tasks': TASKS if args.task == 'all' else (args.task,)}
     return RecordingSettings(**{**chosen, **given})
 
 

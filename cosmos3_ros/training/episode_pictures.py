@@ -23,10 +23,11 @@ class DrawnFrame:
     """One frame as it is stored.
 
     :param pictures: Camera slot to uint8 (H, W, 3) RGB.
+    :param facts: None where none were asked for.
     """
 
     pictures: dict[str, NDArray[np.uint8]]
-    facts: FrameFacts
+    facts: FrameFacts | None
 
 
 class EpisodePainter:
@@ -36,12 +37,13 @@ class EpisodePainter:
     them, so that the policy is trained on what it will be shown.
 
     :param width: Of the stored pictures, pixels.
+    :param facts: Whether to find out what each frame shows.
     """
 
-    def __init__(self, world: World, width: int) -> None:
+    def __init__(self, world: World, width: int, *, facts: bool = True) -> None:
         config = world.config
         self._scene = world.scene
-        self._width = width
+        self._width, self._facts = width, facts
         self._randomizer = Randomizer(world.scene, config)
         self._renderer = Renderer(
             world.scene, config.image_width, config.image_height, CAMERA_SLOTS,
@@ -56,15 +58,23 @@ class EpisodePainter:
         for number, frame in enumerate(trace.frames):
             wrong = script.at(number)
             qpos = script.shown_qpos(number, frame.qpos)
-            pictures, labels = self._renderer.render_labelled(qpos, trace.zone_xy)
+            labels: dict[str, NDArray[np.int32]] = {}
+            if self._facts:
+                pictures, labels = self._renderer.render_labelled(qpos, trace.zone_xy)
+            else:
+                pictures = self._renderer.render(qpos, trace.zone_xy)
             pictures = {slot: scale_down(picture, self._width) for slot, picture in pictures.items()}
             if wrong.camera:
-                kept = kept or (pictures[wrong.camera], labels[wrong.camera])
+                nothing = np.empty((0, 0), np.int32)
+                kept = kept or (pictures[wrong.camera], labels.get(wrong.camera, nothing))
                 if wrong.kind == 'frozen':
                     pictures[wrong.camera], labels[wrong.camera] = kept
                 pictures[wrong.camera] = script.spoil(number, pictures[wrong.camera])
                 if wrong.kind == 'black':
-                    labels[wrong.camera] = np.empty((0, 0), np.int32)
+                    labels[wrong.camera] = nothing
+            if not self._facts:
+                yield DrawnFrame(pictures, None)
+                continue
             shown = {
                 colour: qpos[start:start + 3].copy() for colour, start in self._scene.cube_qpos.items()}
             yield DrawnFrame(pictures, finder.find(number, labels, wrong, shown, picture_states(wrong)))

@@ -31,6 +31,8 @@ class RecordingSettings:
     :param disturbances: Times per episode, on average, that the arm is led astray and comes back.
     :param failure_share: Share of episodes that fail on purpose.
     :param anomaly_share: Share of episodes whose pictures show what cannot be, or a broken camera.
+    :param facts: Whether to write down what is true about each frame. The policy needs none of it, and
+        without it half of the drawing is saved.
     """
 
     tasks: tuple[str, ...] = TASKS
@@ -47,6 +49,7 @@ class RecordingSettings:
     disturbances: float = 0.5
     failure_share: float = 0.1
     anomaly_share: float = 0.1
+    facts: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges.

@@ -68,7 +68,8 @@ class EpisodeWorker:
         plan = plan_episode(self._settings, index)
         if plan.cubes not in self._stages:
             world = World(self._settings.simulation(plan.cubes))
-            self._stages[plan.cubes] = EpisodeRunner(world), EpisodePainter(world, self._settings.width)
+            self._stages[plan.cubes] = EpisodeRunner(world), EpisodePainter(
+                world, self._settings.width, facts=self._settings.facts)
         runner, painter = self._stages[plan.cubes]
         started = perf_counter()
         trace = runner.run(plan)
@@ -79,7 +80,8 @@ class EpisodeWorker:
         pictures: dict[str, list[NDArray[np.uint8]]] = {slot: [] for slot in CAMERA_SLOTS}
         facts: list[FrameFacts] = []
         for frame in painter.draw(plan, trace):
-            facts.append(frame.facts)
+            if frame.facts is not None:
+                facts.append(frame.facts)
             for slot, picture in frame.pictures.items():
                 pictures[slot].append(picture)
         for slot in CAMERA_SLOTS:
@@ -135,8 +137,9 @@ def _write_tables(directory: Path, plan: EpisodePlan, trace: EpisodeTrace, facts
         layout.demonstration: is_demonstration(plan, trace),
         'timestamp': (frames / RATE_HZ).astype(np.float32), 'frame_index': frames,
     }), directory / DATA_FILE)
-    parquet.write_table(arrow.table({
-        'frame_index': frames, 'facts': [found.to_json() for found in facts]}), directory / FACTS_FILE)
+    if facts:
+        parquet.write_table(arrow.table({
+            'frame_index': frames, 'facts': [found.to_json() for found in facts]}), directory / FACTS_FILE)
 
 
 def _histogram(pictures: list[NDArray[np.uint8]]) -> list[list[int]]:

@@ -33,6 +33,15 @@ def draw_levels(settings: GeneratorSettings, count: int, generator: Any) -> Any:
     return settings.shift * level / (1.0 + (settings.shift - 1.0) * level)
 
 
+def blur_observation(latents: Any, most: float, generator: Any) -> Any:
+    """Return latents (batch, C, T, h, w) with noise on frame 0, of a deviation from 0..``most`` each."""
+    count, device = len(latents), latents.device
+    deviation = most * torch.rand((count, 1, 1, 1), generator=generator, device=device)
+    first = latents[:, :, 0]
+    shaken = first + deviation * torch.randn(first.shape, generator=generator, device=device)
+    return torch.cat([shaken[:, :, None], latents[:, :, 1:]], dim=2)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NoisySamples:
     """What the network is shown and what it should answer, float32.

@@ -10,7 +10,7 @@ from ..generator.droid_joint import DOMAIN_ID
 from ..generator.prompt import UNCONDITIONAL
 from ..model.batched_step import BatchedStep, TextContexts
 from ..resources import require
-from .flow_matching import add_noise, draw_levels, flow_losses
+from .flow_matching import add_noise, blur_observation, draw_levels, flow_losses
 from .latent_windows import LatentWindows
 from .objective import Batch, noise_generator
 from .settings import GeneratorSettings, TrainingError
@@ -108,6 +108,8 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         latents, rows, past, places = self._gather(batch, device)
         noise = noise_generator(device, self._seed, _STREAM, batch.step, batch.part)
         levels = draw_levels(self._settings, len(latents), noise)
+        if self._settings.observation_noise > 0.0:
+            latents = blur_observation(latents, self._settings.observation_noise, noise)
         noisy = add_noise(latents, rows, levels, int(self.transformer.config.action_dim), noise)
         domains = torch.full((len(latents),), DOMAIN_ID, device=device)
         vision, action = self.step.velocity(

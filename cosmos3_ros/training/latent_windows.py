@@ -95,35 +95,69 @@ class ClipEncoder:
         placed = clips.index_select(2, self._places[0]).index_select(3, self._places[1])
         return self._values[placed.permute(0, 4, 1, 2, 3).int()]
 
-    def distribution(self, clips: Any) -> Any:
-        """Return the VAE's posterior of clips, unnormalised."""
-        return self._vae.encode(self.canvas(clips).to(self._vae.dtype)).latent_dist
+    def distribution(self, clips: Any, looks: Any = None) -> Any:
+        """Return the VAE's posterior of clips, unnormalised.
 
-    def encode(self, clips: Any) -> Any:
+        :param looks: See :func:`change_look`; None leaves the pictures alone.
+        """
+        canvas = self.canvas(clips)
+        if looks is not None:
+            canvas = change_look(canvas, looks)
+        return self._vae.encode(canvas.to(self._vae.dtype)).latent_dist
+
+    def encode(self, clips: Any, looks: Any = None) -> Any:
         """Return normalised float32 latents (N, 48, 1 + (T - 1) / 4, h, w) of uint8 clips."""
         with torch.no_grad():
-            raw = self.distribution(clips).mode().float()
+            raw = self.distribution(clips, looks).mode().float()
         return ((raw - self._mean) / self._std)[
             ..., :self._view.latent_height, :self._view.latent_width].contiguous()
 
 
+def change_look(canvas: Any, looks: Any) -> Any:
+    """Return pictures (N, 3, ...) in -1..1 with another brightness, contrast and saturation, clipped.
+
+    Brightness scales all values, contrast their distance from the clip's mean, saturation that from a
+    pixel's luminance (ITU-R BT.601).
+
+    :param looks: (N, 3), the three factors of each clip.
+    """
+    shape = (-1, *(1,) * (canvas.ndim - 1))
+    brightness, contrast, saturation = (looks[:, i].view(shape) for i in range(3))
+    values = (canvas + 1.0) * 0.5 * brightness
+    mean = values.flatten(1).mean(dim=1).view(shape)
+    values = mean + contrast * (values - mean)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=canvas.device).view(1, 3, *(1,) * (canvas.ndim - 2))
+    luminance = (values * weights).sum(dim=1, keepdim=True)
+    values = luminance + saturation * (values - luminance)
+    return values.clamp(0.0, 1.0) * 2.0 - 1.0
+
+
+def draw_looks(count: int, jitter: float, seed: int) -> NDArray[np.float32]:
+    """Return factors for :func:`change_look`, float32 (count, 3), uniform in 1 +- ``jitter``."""
+    random = np.random.default_rng([0x100C, seed])
+    return (1.0 + jitter * random.uniform(-1.0, 1.0, (count, 3))).astype(np.float32)
+
+
 def encode_windows(
     recording: Recording, starts: NDArray[np.int64], encoder: ClipEncoder, view: View, device: Any,
-    keep: Any, report: Callable[[int, int], None] | None = None,
+    keep: Any, report: Callable[[int, int], None] | None = None, *, jitter: float = 0.0, seed: int = 0,
 ) -> LatentWindows:
     """Encode the windows that start at ``starts``.
 
     :param keep: Device on which latents and rows stay.
+    :param jitter: Each window gets a look of its own, see :func:`draw_looks`.
     :param report: Takes windows done and windows in all.
     """
     frames, pictures = recording.frame_rows(starts, ROWS), DeviceFrames(recording.pictures, device)
     rows, past = recording.action_rows(starts)
     pixels = ROWS * view.canvas_height * view.canvas_width
     size = max(1, ENCODE_BATCH_PIXELS // pixels)
+    looks = torch.from_numpy(draw_looks(len(starts), jitter, seed)).to(device) if jitter > 0.0 else None
     found = []
     for first in range(0, len(starts), size):
         part = frames[first:first + size]
-        found.append(encoder.encode(pictures.take(part)).half().to(keep))
+        look = None if looks is None else looks[first:first + size]
+        found.append(encoder.encode(pictures.take(part), look).half().to(keep))
         if report is not None:
             report(min(first + size, len(starts)), len(starts))
     return LatentWindows(

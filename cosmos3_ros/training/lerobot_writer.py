@@ -117,7 +117,9 @@ def _write_data(root: Path, parts: Sequence[Path], lengths: Sequence[int], episo
 
 
 def _write_facts(root: Path, parts: Sequence[Path], places: Sequence[_Place]) -> None:
-    """Write the facts in files that correspond to the data files."""
+    """Write the facts, if there are any, in files that correspond to the data files."""
+    if not all((part / FACTS_FILE).is_file() for part in parts):
+        return
     arrow: Any = require('pyarrow', 'record')
     parquet: Any = require('pyarrow.parquet', 'record')
     writers: dict[Path, Any] = {}

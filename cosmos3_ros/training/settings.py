@@ -171,6 +171,10 @@ class GeneratorSettings:
     :param uniform_share: Share of samples whose level is uniform before the shift. The sampler starts at
         0.9998, which logit-normal levels almost never reach.
     :param text_dropout: Share of samples without a text, for classifier-free guidance.
+    :param picture_jitter: Each training window is shown with brightness, contrast and saturation changed by
+        factors of up to 1 +- this: the look of a scene must not give away its demonstration.
+    :param observation_noise: Standard deviation of noise on the observation's latents (which have 1), up to
+        this, drawn per sample: likewise.
     :param padding_weight: Of action rows after the demonstration's end, where the last one is repeated.
     :param reinitialise_heads: Start the action heads anew, as NVIDIA does for a new robot.
     :param latents: Where encoded windows are kept: ``device`` or ``host``.
@@ -187,6 +191,8 @@ class GeneratorSettings:
     timestep_std: float = 1.0
     uniform_share: float = 0.0
     text_dropout: float = 0.1
+    picture_jitter: float = 0.0
+    observation_noise: float = 0.0
     padding_weight: float = 1.0
     reinitialise_heads: bool = False
     latents: str = 'device'
@@ -199,7 +205,8 @@ class GeneratorSettings:
         for name, low, high in (
                 ('head_learning_rate', 0.0, 100.0), ('action_weight', 0.0, 1000.0), ('loss_scale', 1e-3, 1e3),
                 ('shift', 0.1, 100.0), ('timestep_mean', -5.0, 5.0), ('timestep_std', 0.01, 5.0),
-                ('uniform_share', 0.0, 1.0), ('text_dropout', 0.0, 1.0), ('padding_weight', 0.0, 1.0)):
+                ('uniform_share', 0.0, 1.0), ('text_dropout', 0.0, 1.0), ('picture_jitter', 0.0, 0.9),
+                ('observation_noise', 0.0, 2.0), ('padding_weight', 0.0, 1.0)):
             check_range('generator', name, getattr(self, name), low, high)
 
 

@@ -203,7 +203,9 @@ def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int |
     for recording, entry in zip(place.recordings, place.settings.data.datasets, strict=True):
         starts = np.asarray(recording.starts(
             place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
-        file = place.prepared / f'latents-{_windows_key(place, entry, recording, starts)}.pt'
+        jitter = settings.picture_jitter if settings is not None and not held_out else 0.0
+        key = _windows_key(place, entry, recording, starts, jitter)
+        file = place.prepared / f'latents-{key}.pt'
         if file.is_file():
             found.append(LatentWindows.load(file, keep))
             continue
@@ -215,7 +217,8 @@ def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int |
         with place.accelerator.autocast():
             windows = encode_windows(
                 recording, starts, encoder, place.view, place.device, keep,
-                partial(place.progress, f'{recording.name}: windows encoded'))
+                partial(place.progress, f'{recording.name}: windows encoded'), jitter=jitter,
+                seed=place.settings.seed)
         if place.accelerator.is_main_process:
             windows.save(file)
         found.append(windows)
@@ -224,8 +227,9 @@ def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int |
 
 def _windows_key(
     place: Workplace, entry: DatasetEntry, recording: Recording, starts: NDArray[np.int64],
+    jitter: float,
 ) -> str:
-    """Return a name for encoded windows: of pictures, rows, and weights and config of the VAE."""
+    """Return a name for encoded windows: of pictures, looks, rows, and weights and config of the VAE."""
     vae = hashlib.sha256()
     for path in sorted((place.output.directory / 'vae').iterdir()):
         vae.update(path.read_bytes())
@@ -233,7 +237,7 @@ def _windows_key(
     view = place.view
     return dataset_key(
         entry, view.height, view.width, place.device.type, vae.hexdigest(), rows.hexdigest(),
-        hashlib.sha256(starts.tobytes()).hexdigest())
+        hashlib.sha256(starts.tobytes()).hexdigest(), jitter, place.settings.seed)
 
 
 def run_generator(place: Workplace) -> StageResult:

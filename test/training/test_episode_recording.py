@@ -272,3 +272,22 @@ def test_processes_share_the_gpus_that_are_named():
     one = {'MUJOCO_EGL_DEVICE_ID': '1'}
     share_renderers(one, (3,))
     assert one == {'MUJOCO_EGL_DEVICE_ID': '1'}
+
+
+def test_without_facts_the_same_pictures_are_drawn(tmp_path):
+    """The policy's half of a recording does not depend on whether the reasoner's is written."""
+    from cosmos3_ros.training.dataset_reader import Dataset
+    from cosmos3_ros.training.episode_recorder import EpisodeRecorder
+    from cosmos3_ros.training.episode_settings import RecordingSettings
+
+    opened = []
+    for facts in (True, False):
+        root = tmp_path / str(facts)
+        wanted = RecordingSettings(
+            tasks=('reach',), episodes=1, seed=3, facts=facts, anomaly_share=0.0, failure_share=0.0)
+        list(EpisodeRecorder(root, wanted).record(1))
+        opened.append(Dataset.open(root))
+    told, untold = opened
+    assert told.facts(0, 0) is not None and untold.facts(0, 0) is None
+    assert np.array_equal(told.pictures(0, 'wrist'), untold.pictures(0, 'wrist'))
+    assert np.array_equal(told.tables.action, untold.tables.action)
