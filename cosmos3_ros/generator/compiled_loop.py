@@ -2,7 +2,7 @@
 
 Samples live as patches in float32, so nothing is rearranged between steps. What a request brings is
 copied into fixed buffers; what an instruction brings (contexts, positions) is constant. On a CPU the
-same code runs without compilation and graphs.
+same code runs without compilation and, from the second request on, as it was recorded.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, prepare_attention
+from cosmos3_ros.model.host_trace import HostTrace
 from cosmos3_ros.model.layer_math import add, rotary_table
 from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.reasoner_context import ReasonerContext
@@ -54,16 +55,22 @@ class _Branch:
         self.table = rotary_table(shape, pack.generated_positions, device, dtype)
         self.context_keys = torch.stack([k.to(device, dtype) for k in context.keys])
         self.context_values = torch.stack([v.to(device, dtype) for v in context.values])
+        self._length = context.length
         room = (generated + context.length, shape.kv_heads, shape.head_dim)
         self.keys = torch.zeros(room, device=device, dtype=dtype)
         self.values = torch.zeros(room, device=device, dtype=dtype)
-        self.text_keys, self.text_values = self.keys[:context.length], self.values[:context.length]
-        self.own_keys, self.own_values = self.keys[context.length:], self.values[context.length:]
+        self._share()
+
+    def _share(self) -> None:
+        self.own_keys, self.own_values = self.keys[self._length:], self.values[self._length:]
 
     def load(self, layer: int) -> None:
         """Put the text's keys and values of a layer in place."""
-        self.text_keys.copy_(self.context_keys[layer])
-        self.text_values.copy_(self.context_values[layer])
+        if not self.keys.is_cuda:  # what is recorded on a CPU writes only to what it made itself
+            self.keys, self.values = torch.empty_like(self.keys), torch.empty_like(self.values)
+            self._share()
+        self.keys[:self._length].copy_(self.context_keys[layer])
+        self.values[:self._length].copy_(self.context_values[layer])
 
     def attend(self, query: Any) -> Any:
         """Return (tokens, heads * width)."""
@@ -118,6 +125,7 @@ class CompiledLoop:
         self._result = buffer(rows, width)
         self._film = buffer(*self._mask.shape) if layout.wants_video else None
         self._graph: Any = None
+        self._trace: HostTrace | None = None
         self._steps: list[tuple[Any, Any]] = []
         self._sample: tuple[Any, Any] = (None, None)
 
@@ -126,6 +134,9 @@ class CompiledLoop:
         with torch.no_grad():
             if self._graph is not None:
                 self._graph.replay()
+            elif self._tower.device.type == 'cpu':
+                self._trace = self._trace or HostTrace(self._denoise)
+                self._keep(*self._trace.run(*self._given))
             else:
                 self._fill()
         return self._result
@@ -179,7 +190,7 @@ class CompiledLoop:
         graphs = [graph for graph, _ in self._steps] + ([] if self._graph is None else [self._graph])
         if graphs:
             torch.cuda.synchronize(self._tower.device)
-        self._steps, self._graph = [], None  # what they put out goes before them
+        self._steps, self._graph, self._trace = [], None, None  # what they put out goes before them
         for graph in graphs:
             graph.reset()
 
@@ -206,14 +217,22 @@ class CompiledLoop:
         return graph, answer
 
     def _fill(self) -> None:
-        vision, action = self._denoise()
+        self._keep(*self._denoise(*self._given))
+
+    def _keep(self, vision: Any, action: Any) -> None:
         self._result.copy_(action)
         if self._film is not None:
             self._film.copy_(vision)
 
-    def _denoise(self) -> tuple[Any, Any]:
-        first = self._tower.embed_vision(to_patches(self.clean, self.pack))  # clean: the same in all steps
-        vision, action = self.noise, self.action
+    @property
+    def _given(self) -> tuple[Any, ...]:
+        return self.clean, self.noise, self.action, self.prefix_rows, self.prefix_weights
+
+    def _denoise(
+        self, given: Any, noise: Any, start: Any, prefix_rows: Any, prefix_weights: Any,
+    ) -> tuple[Any, Any]:
+        first = self._tower.embed_vision(to_patches(given, self.pack))  # the same in all steps
+        vision, action = noise, start
         v_visions: list[Any] = []
         v_actions: list[Any] = []
         for step, timestep in enumerate(self._plan.timesteps):
@@ -222,12 +241,12 @@ class CompiledLoop:
             if self._noisy_rows:
                 # Real-time chunking: weights of zero leave the velocity as it is.
                 clean = action - float(self._plan.sigmas[step]) * v_action
-                v_action = v_action - self._pulls[step] * self.prefix_weights * (self.prefix_rows - clean)
+                v_action = v_action - self._pulls[step] * prefix_weights * (prefix_rows - clean)
                 v_actions.append(v_action)
-                action = combine_velocities(self.action, v_actions, self._plan, step)
+                action = combine_velocities(start, v_actions, self._plan, step)
             if more:
                 v_visions.append(v_vision)
-                vision = combine_velocities(self.noise, v_visions, self._plan, step)
+                vision = combine_velocities(noise, v_visions, self._plan, step)
         return vision, action
 
     def _velocity(

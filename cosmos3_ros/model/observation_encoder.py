@@ -17,6 +17,9 @@ torch = require('torch', 'model')
 functional = require('torch.nn.functional', 'model')
 
 
+SMALLEST_LENGTH = 1e-12  # as torch.nn.functional.normalize
+
+
 class FrameConvolution(torch.nn.Module):  # type: ignore[misc, name-defined]
     """A causal convolution over time that is only ever given the first frame.
 
@@ -41,10 +44,31 @@ class FrameConvolution(torch.nn.Module):  # type: ignore[misc, name-defined]
             picture, self.weight, self.bias, self._stride, self._padding)[:, :, None]
 
 
+class FrameNorm(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Divides by the length over the channels, in float32 on a CPU without torch's slow outer norm.
+
+    :param norm: ``WanRMS_norm``, channels first.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self._norm = norm
+        self.register_buffer('weight', norm.gamma.detach() * norm.scale)
+
+    def forward(self, frame: Any) -> Any:
+        """Return the same of (1, channels, ...)."""
+        if frame.is_cuda or frame.dtype != torch.float32:
+            return self._norm(frame)
+        length = frame.square().sum(dim=1, keepdim=True).sqrt_().clamp_(min=SMALLEST_LENGTH)
+        return (frame / length).mul_(self.weight)
+
+
 def keep_first_frame(module: Any) -> None:
     """Replace all causal convolutions of a Wan encoder, in place; convolutions over time alone go."""
     for name, child in list(module.named_children()):
-        if type(child).__name__ != 'WanCausalConv3d':
+        if type(child).__name__ == 'WanRMS_norm':
+            setattr(module, name, FrameNorm(child))
+        elif type(child).__name__ != 'WanCausalConv3d':
             keep_first_frame(child)
         elif name == 'time_conv':  # the first frame passes by it
             delattr(module, name)
@@ -66,6 +90,7 @@ class ObservationEncoder:
             vae.decoder = vae.post_quant_conv = None
             keep_first_frame(vae.encoder)
             vae.quant_conv = FrameConvolution(vae.quant_conv)
+            vae.requires_grad_(False)  # so that it can be recorded
         if device is not None:
             vae.to(device)
         self.device = torch.device(vae.device if device is None else device)

@@ -1,4 +1,4 @@
-"""Composed picture to clean latent on the device: canvas, scaling and VAE, on CUDA as one graph."""
+"""Composed picture to clean latent on the device: canvas, scaling and VAE, recorded as one piece of work."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cosmos3_ros.resources import require
 
+from .host_trace import HostTrace
 from .observation_encoder import ObservationEncoder
 
 torch = require('torch', 'model')
@@ -45,6 +46,7 @@ class PictureEncoder:
         self._pool = pool
         self._result: Any = None
         self._graph: Any = None
+        self._trace: HostTrace | None = None
 
     def encode(self, picture: NDArray[np.uint8]) -> Any:
         """Return float32 latents (1, 48, 1, rows, columns), overwritten by the next request on CUDA.
@@ -55,7 +57,8 @@ class PictureEncoder:
             self._staging.numpy()[:] = picture
             self._picture.copy_(self._staging, non_blocking=True)
             if self._encoder.device.type != 'cuda':
-                return self._run()
+                self._trace = self._trace or HostTrace(lambda picture: (self._run(picture),))
+                return self._trace.run(self._picture)[0]
             if self._graph is None:
                 self._capture()
             self._graph.replay()
@@ -63,23 +66,26 @@ class PictureEncoder:
 
     def canvas(self) -> Any:
         """Return the VAE's input of the picture in place, float32 (3, canvas height, canvas width)."""
+        return self._canvas(self._picture)
+
+    def _canvas(self, picture: Any) -> Any:
         rows, columns = self._places
-        placed = self._picture.index_select(0, rows).index_select(1, columns)
+        placed = picture.index_select(0, rows).index_select(1, columns)
         return self._values[placed.permute(2, 0, 1).long()]
 
-    def _run(self) -> Any:
+    def _run(self, picture: Any) -> Any:
         rows, columns = self._latent_size
-        return self._encoder.encode_frame(self.canvas())[..., :rows, :columns].contiguous()
+        return self._encoder.encode_frame(self._canvas(picture))[..., :rows, :columns].contiguous()
 
     def _capture(self) -> None:
         stream = torch.cuda.Stream(self._encoder.device)
         stream.wait_stream(torch.cuda.current_stream(self._encoder.device))
         with torch.cuda.stream(stream):
-            self._run()  # lets cuDNN choose its algorithms
+            self._run(self._picture)  # lets cuDNN choose its algorithms
         torch.cuda.current_stream(self._encoder.device).wait_stream(stream)
         torch.cuda.synchronize(self._encoder.device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            self._result = self._run()
+            self._result = self._run(self._picture)
         self._graph = graph
         torch.cuda.empty_cache()
