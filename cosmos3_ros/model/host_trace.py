@@ -56,7 +56,8 @@ class HostTrace:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # deprecation; sizes that are read on the way
-                recorded: Work = torch.jit.trace(self._work, inputs, check_trace=False)
+                # A function: of a partial the recorder knows no name.
+                recorded: Work = torch.jit.trace(lambda *given: self._work(*given), inputs, check_trace=False)
         except (AttributeError, RuntimeError) as error:
             logger.warning('nothing is recorded on this CPU, operations run one by one: %s', error)
             recorded = self._work

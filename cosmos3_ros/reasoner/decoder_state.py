@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..model.host_trace import HostTrace
 from ..resources import require
 from .device_graph import DeviceGraph
 from .plain_math import Turn
@@ -48,6 +49,7 @@ class KeyValues:
     token: Any
     turn: Turn
     graph: DeviceGraph | None = None
+    trace: HostTrace | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +61,7 @@ class VisionOutput:
     merged: Any = None
     levels: tuple[Any, ...] = ()
     graph: DeviceGraph | None = None
+    trace: HostTrace | None = None
 
 
 @dataclass(slots=True, eq=False)

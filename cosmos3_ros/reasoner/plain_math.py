@@ -4,7 +4,7 @@ Same mathematics as transformers' ``Qwen3VLTextModel``: RMSNorm, grouped-query a
 of queries and keys, rotary positions, SwiGLU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..model.layer_math import quantise_rows
@@ -21,7 +21,9 @@ class Turn:
     :param cos: (capacity, head width), rotary cosines of the tokens that follow the prompt.
     :param sin: Likewise.
     :param slots: int64 (capacity,), 0, 1, 2 ...
-    :param length: Tokens in the cache including this one, where the host knows it.
+    :param length: Tokens in the cache including this one, int64 () on the host, where attention is cut there
+        instead of masked.
+    :param place: What :meth:`find` returns, where it is found once for all layers.
     """
 
     start: Any
@@ -29,7 +31,20 @@ class Turn:
     cos: Any
     sin: Any
     slots: Any
-    length: int | None = None
+    length: Any = None
+    place: tuple[Any, Any, Any] | None = None
+
+    def find(self) -> tuple[Any, Any, Any]:
+        """Return the token's slot (1,), and its cosines and sines (1, head width)."""
+        if self.place is not None:
+            return self.place
+        cos, sin = (table.index_select(0, self.step) for table in (self.cos, self.sin))
+        return self.start + self.step, cos, sin
+
+    def on_host(self) -> 'Turn':
+        """Return the same for steps that run on a CPU: found once, attention cut."""
+        place = self.find()
+        return replace(self, place=place, length=place[0][0] + 1)
 
 
 class PlainMath:
@@ -100,17 +115,15 @@ class PlainMath:
     def step(self, x: Any, layer: Layer, keys: Any, values: Any, turn: Turn) -> Any:
         """One token through one layer: extends the cache, returns the new hidden state (1, hidden)."""
         torch = self._torch
-        at = turn.start + turn.step
-        cos, sin = turn.cos.index_select(0, turn.step), turn.sin.index_select(0, turn.step)
+        at, cos, sin = turn.find()
         q, k, v = self._split(
             self.multiply(self._norm(x, layer.norm_in), layer.qkv), layer, cos, sin)
+        keys.index_copy_(1, at, k.transpose(0, 1))
+        values.index_copy_(1, at, v.transpose(0, 1))
         if turn.length is None:
-            keys.index_copy_(1, at, k.transpose(0, 1))
-            values.index_copy_(1, at, v.transpose(0, 1))
             attended = self._masked(q, keys, values, turn.slots <= at)
         else:
             end = turn.length
-            keys[:, end - 1:end], values[:, end - 1:end] = k.transpose(0, 1), v.transpose(0, 1)
             # The queries that share a key head stand in its rows: grouped attention without copies.
             grouped = q.reshape(self._weights.kv_heads, -1, self._weights.head_dim)
             scores = torch.bmm(grouped, keys[:, :end].transpose(1, 2)).mul_(self._weights.head_dim ** -0.5)

@@ -1,19 +1,21 @@
 """The reasoner's language model on a static key/value cache.
 
 On a CUDA device the vision tower, the prompt and each decoded token are one CUDA graph each, per bucket
-of shapes; elsewhere the same functions run one operation after the other.
+of shapes; elsewhere the same functions run as they stand the first time, and then as they were recorded.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from ..model.host_trace import HostTrace
 from ..resources import require
 from .decoder_state import DecoderInput, KeyValues, PromptInput, VisionOutput, keep_newest
 from .device_graph import DeviceGraph, TokenMail
 from .efficient_video_sampling import kept_tokens, retention_mask
 from .language_weights import LanguageWeights
 from .plain_math import PlainMath, Turn
-from .vision_tower import Grid, VisionTower
+from .vision_tower import Grid, VisionTables, VisionTower
 
 CAPACITY_STEP = 256
 """Cache lengths are multiples of this, so that few shapes are ever captured."""
@@ -74,11 +76,8 @@ class StaticDecoder:
         if self._graphs:
             yield from self._replay(cache, most)
             return
-        length = self.prompt_length(given)
-        for step in range(most - 1):
-            turn = cache.turn
-            cache.turn = Turn(turn.start, turn.step, turn.cos, turn.sin, turn.slots, length + step + 1)
-            self.step(cache)
+        for _ in range(most - 1):
+            self.step_on_host(cache)
             yield int(cache.token)
 
     def prompt_length(self, given: DecoderInput) -> int:
@@ -108,20 +107,24 @@ class StaticDecoder:
                 self._prompts = {key: prompt for key, prompt in self._prompts.items() if key[2] != gone}
         vision.pixels.copy_(given.pixels, non_blocking=True)
         if not self._graphs:
-            self._look(vision)
+            tables = vision.tables
+            vision.trace = vision.trace or HostTrace(partial(self._see, tables))
+            vision.merged, *levels = vision.trace.run(vision.pixels)
+            vision.levels = tuple(levels)
             return vision
         if vision.graph is None:
             made, levels = self._tower.encode(vision.pixels, vision.tables)
             vision.merged, vision.levels = made.clone(), tuple(level.clone() for level in levels)
-            vision.graph = DeviceGraph(lambda: self._look(vision, copy=True), self._pool)
+            vision.graph = DeviceGraph(lambda: self._look(vision), self._pool)
         vision.graph.replay()
         return vision
 
-    def _look(self, vision: VisionOutput, copy: bool = False) -> None:
+    def _see(self, tables: VisionTables, pixels: Any) -> tuple[Any, ...]:
+        merged, levels = self._tower.encode(pixels, tables)
+        return merged, *levels
+
+    def _look(self, vision: VisionOutput) -> None:
         merged, levels = self._tower.encode(vision.pixels, vision.tables)
-        if not copy:
-            vision.merged, vision.levels = merged, tuple(levels)
-            return
         vision.merged.copy_(merged)
         for kept, level in zip(vision.levels, levels, strict=True):
             kept.copy_(level)
@@ -212,6 +215,19 @@ class StaticDecoder:
             x = self._math.step(x, layer, cache.keys[index], cache.values[index], cache.turn)
         cache.token.copy_(self._math.choose(x))
         cache.turn.step.add_(1)
+
+    def step_on_host(self, cache: KeyValues) -> None:
+        """As :meth:`step`, recorded."""
+        turn = cache.turn
+        cache.trace = cache.trace or HostTrace(partial(self._step, cache.turn.slots))
+        cache.trace.run(cache.keys, cache.values, cache.token, turn.start, turn.step, turn.cos, turn.sin)
+
+    def _step(
+        self, slots: Any, keys: Any, values: Any, token: Any, start: Any, step: Any, cos: Any, sin: Any,
+    ) -> tuple[Any, ...]:
+        turn = Turn(start, step, cos, sin, slots).on_host()
+        self.step(KeyValues((0, 0), keys, values, token, turn))
+        return token, step
 
     def record_step(self, cache: KeyValues) -> DeviceGraph:
         """Return the graph of :meth:`step`; recording it leaves the cache as it was."""

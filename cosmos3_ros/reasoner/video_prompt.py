@@ -116,13 +116,15 @@ def patch_clip(
         multiple=patch * merge, temporal=pair)
     if clip.size != size:
         frames = _scale(frames, size)
-    mean = torch.tensor(settings.image_mean, device=device).view(1, 3, 1, 1) * 255.0
-    std = torch.tensor(settings.image_std, device=device).view(1, 3, 1, 1) * 255.0
-    values = (frames.float() - mean) / std
     t, h, w = len(frames) // pair, size[0] // patch, size[1] // patch
-    blocks = values.view(t, pair, 3, h // merge, merge, patch, w // merge, merge, patch)
+    blocks = frames.reshape(t, pair, 3, h // merge, merge, patch, w // merge, merge, patch)
     order = (0, 3, 6, 4, 7, 5, 8, 2, 1) if settings.edge else (0, 3, 6, 4, 7, 2, 1, 5, 8)
-    return blocks.permute(order).reshape(t * h * w, -1).contiguous(), (t, h, w)
+    # Bytes are put in order before they become floats: a quarter of the memory to move.
+    values = blocks.permute(order).contiguous().float()
+    channels = [3 if axis == 2 else 1 for axis in order]
+    mean, std = (torch.tensor(each, device=device).view(channels) * 255.0
+                 for each in (settings.image_mean, settings.image_std))
+    return values.sub_(mean).div_(std).view(t * h * w, -1), (t, h, w)
 
 
 def patch_times_s(clip: Clip, pair: int = 2) -> tuple[float, ...]:
