@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosmos3_ros.model.generation_tower import GenerationTower
+from cosmos3_ros.model.host_trace import HostTrace
 from cosmos3_ros.model.patches import to_patches
 from cosmos3_ros.model.reasoner_context import ContextCache, ReasonerContext
 from cosmos3_ros.model.understanding_tower import UnderstandingTower
@@ -67,6 +68,7 @@ class CompiledBackend:
         self._plan, self._guidance, self._batched = plan, guidance, batched
         self._capacity = capacity
         self._loops: OrderedDict[tuple[str, ...], CompiledLoop] = OrderedDict()
+        self._traces: dict[str, HostTrace] = {}
         self._noises: OrderedDict[tuple[int, ...], tuple[Any, Any]] = OrderedDict()
         self._kernels = Kernels.of(self._tower.device)
         self._pool = pool or GraphPool(str(device))
@@ -134,6 +136,7 @@ class CompiledBackend:
         for loop in self._loops.values():
             loop.release()
         self._loops.clear()
+        self._traces.clear()
 
     def _loop(
         self, conditional: Sequence[int], unconditional: Sequence[int], request: Request, by_step: bool,
@@ -145,9 +148,12 @@ class CompiledBackend:
         latent_shape = (request.frames, *request.clean_latent.shape[-2:])
         key = (*(c.identity for c in contexts), str(latent_shape), str(request.layout), str(by_step))
         if key not in self._loops:
+            alike = str((len(contexts), latent_shape, request.layout))
             loop = CompiledLoop(
                 self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
-                batched=self._batched, layout=request.layout)
+                batched=self._batched, layout=request.layout, trace=self._traces.get(alike))
+            if loop.trace is not None:  # it holds the first loop of its kind
+                self._traces[alike] = loop.trace
             if self._tower.device.type == 'cuda':
                 (loop.capture_steps if by_step else loop.capture)(self._pool.handle)
             self._loops[key] = loop

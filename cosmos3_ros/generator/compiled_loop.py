@@ -2,11 +2,12 @@
 
 Samples live as patches in float32, so nothing is rearranged between steps. What a request brings is
 copied into fixed buffers; what an instruction brings (contexts, positions) is constant. On a CPU the
-same code runs without compilation and, from the second request on, as it was recorded.
+same code runs without compilation and, from the second request on, as it was recorded, for any text.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,26 +52,36 @@ class _Branch:
 
     def __init__(self, tower: GenerationTower, context: ReasonerContext, pack: SequencePack) -> None:
         shape, device, dtype = tower.shape, tower.device, tower.dtype
-        generated = pack.generated_tokens
+        self._generated = pack.generated_tokens
         self.table = rotary_table(shape, pack.generated_positions, device, dtype)
         self.context_keys = torch.stack([k.to(device, dtype) for k in context.keys])
         self.context_values = torch.stack([v.to(device, dtype) for v in context.values])
-        self._length = context.length
-        room = (generated + context.length, shape.kv_heads, shape.head_dim)
-        self.keys = torch.zeros(room, device=device, dtype=dtype)
-        self.values = torch.zeros(room, device=device, dtype=dtype)
-        self._share()
+        self._own = torch.zeros((self._generated, shape.kv_heads, shape.head_dim), device=device, dtype=dtype)
+        self._make_room(0)
 
-    def _share(self) -> None:
-        self.own_keys, self.own_values = self.keys[self._length:], self.values[self._length:]
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """All that depends on the text: keys and values (layers, tokens, heads, width), cosines and sines."""
+        return self.context_keys, self.context_values, *self.table
+
+    def with_given(self, keys: Any, values: Any, cos: Any, sin: Any) -> '_Branch':
+        """Return the branch of another text, of any length."""
+        other = copy(self)
+        other.context_keys, other.context_values, other.table = keys, values, (cos, sin)
+        return other
 
     def load(self, layer: int) -> None:
         """Put the text's keys and values of a layer in place."""
         if not self.keys.is_cuda:  # what is recorded on a CPU writes only to what it made itself
-            self.keys, self.values = torch.empty_like(self.keys), torch.empty_like(self.values)
-            self._share()
-        self.keys[:self._length].copy_(self.context_keys[layer])
-        self.values[:self._length].copy_(self.context_values[layer])
+            self._make_room(layer)
+            return
+        self.keys[:-self._generated].copy_(self.context_keys[layer])
+        self.values[:-self._generated].copy_(self.context_values[layer])
+
+    def _make_room(self, layer: int) -> None:
+        self.keys = torch.cat([self.context_keys[layer], self._own])
+        self.values = torch.cat([self.context_values[layer], self._own])
+        self.own_keys, self.own_values = self.keys[-self._generated:], self.values[-self._generated:]
 
     def attend(self, query: Any) -> Any:
         """Return (tokens, heads * width)."""
@@ -87,12 +98,13 @@ class CompiledLoop:
     :param latent_shape: Frames, height, width of the latents.
     :param batched: Both branches through the matrices together; otherwise one after the other.
     :param layout: The action contract and the mode.
+    :param trace: On a CPU: that of a loop that differs in nothing but its texts.
     """
 
     def __init__(
         self, tower: GenerationTower, kernels: Kernels, contexts: list[ReasonerContext],
         latent_shape: tuple[int, int, int], plan: Schedule, guidance: Guidance, *, batched: bool,
-        layout: ActionLayout = LAYOUT,
+        layout: ActionLayout = LAYOUT, trace: HostTrace | None = None,
     ) -> None:
         self._tower, self._kernels, self._plan, self._guidance = tower, kernels, plan, guidance
         self._batched = batched
@@ -106,9 +118,7 @@ class CompiledLoop:
         with torch.no_grad():
             self._branches = [_Branch(tower, c, p) for c, p in zip(contexts, packs, strict=True)]
             self._time = tower.time_embeddings(plan.timesteps)
-            self._tables = {
-                1: self._branches[0].table,
-                len(contexts): tuple(torch.cat([b.table[i] for b in self._branches]) for i in (0, 1))}
+            self._tables = _join_tables(self._branches)
             # Ones where a patch holds latents of noisy frames: padding at odd edges stays zero.
             frame = torch.ones((1, shape.channels, 1, *latent_shape[1:]), device=device)
             self._mask = to_patches(frame, self.pack).repeat(self._noisy_frames, 1)
@@ -125,7 +135,9 @@ class CompiledLoop:
         self._result = buffer(rows, width)
         self._film = buffer(*self._mask.shape) if layout.wants_video else None
         self._graph: Any = None
-        self._trace: HostTrace | None = None
+        self.trace = trace
+        if trace is None and device.type == 'cpu':
+            self.trace = HostTrace(self._denoise_texts)
         self._steps: list[tuple[Any, Any]] = []
         self._sample: tuple[Any, Any] = (None, None)
 
@@ -134,9 +146,9 @@ class CompiledLoop:
         with torch.no_grad():
             if self._graph is not None:
                 self._graph.replay()
-            elif self._tower.device.type == 'cpu':
-                self._trace = self._trace or HostTrace(self._denoise)
-                self._keep(*self._trace.run(*self._given))
+            elif self.trace is not None:
+                texts = [tensor for branch in self._branches for tensor in branch.given]
+                self._keep(*self.trace.run(*self._given, *texts))
             else:
                 self._fill()
         return self._result
@@ -190,7 +202,7 @@ class CompiledLoop:
         graphs = [graph for graph, _ in self._steps] + ([] if self._graph is None else [self._graph])
         if graphs:
             torch.cuda.synchronize(self._tower.device)
-        self._steps, self._graph, self._trace = [], None, None  # what they put out goes before them
+        self._steps, self._graph = [], None  # what they put out goes before them
         for graph in graphs:
             graph.reset()
 
@@ -227,6 +239,17 @@ class CompiledLoop:
     @property
     def _given(self) -> tuple[Any, ...]:
         return self.clean, self.noise, self.action, self.prefix_rows, self.prefix_weights
+
+    def _denoise_texts(self, *given: Any) -> tuple[Any, Any]:
+        """Denoise for other texts: what is recorded once does for every instruction."""
+        own, count = (self._branches, self._tables), len(self._given)
+        parts = [given[count + 4 * i:count + 4 * i + 4] for i in range(len(own[0]))]
+        try:
+            self._branches = [b.with_given(*p) for b, p in zip(own[0], parts, strict=True)]
+            self._tables = _join_tables(self._branches)
+            return self._denoise(*given[:count])
+        finally:
+            self._branches, self._tables = own
 
     def _denoise(
         self, given: Any, noise: Any, start: Any, prefix_rows: Any, prefix_weights: Any,
@@ -299,6 +322,12 @@ class CompiledLoop:
                     [b.attend(query[s]) for b, s in zip(branches, spans, strict=True)],
                     [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
         return list(add(*terms).chunk(count))
+
+
+def _join_tables(branches: list[_Branch]) -> dict[int, tuple[Any, Any]]:
+    """Return the rotary tables of the first branch alone, and of all one below the other."""
+    cos, sin = (torch.cat([b.table[i] for b in branches]) for i in (0, 1))
+    return {1: branches[0].table, len(branches): (cos, sin)}
 
 
 def combine_velocities(start: Any, velocities: list[Any], plan: Schedule, step: int) -> Any:

@@ -132,6 +132,19 @@ def test_requests_do_not_leak_into_each_other(models):
     assert backend.denoise(*texts('micro'), plain).tobytes() == first.tobytes()
 
 
+@pytest.mark.parametrize('guidance', [Guidance(1.0), Guidance(3.0)])
+@pytest.mark.parametrize('batched', [True, False])
+def test_what_is_recorded_for_one_text_is_right_for_others(models, guidance, batched):
+    backend = compiled(models['micro'], guidance=guidance, batched=batched)
+    for _ in range(2):
+        backend.denoise(*texts('micro'), request('micro', 5))
+    for ids in ((4, 4), tuple(range(40))):
+        fresh = compiled(models['micro'], guidance=guidance, batched=batched)
+        want = fresh.denoise(ids, (3, 1, 2), request('micro', 7))
+        assert backend.denoise(ids, (3, 1, 2), request('micro', 7)).tobytes() == want.tobytes()
+    assert len(backend._traces) == 1 and len(backend._loops) == 3
+
+
 def test_each_domain_has_its_own_head(models):
     heads = [GenerationTower(ModuleWeights(models['micro']), 'cpu', torch.float32, d, 8) for d in (8, 7)]
     states = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
