@@ -19,7 +19,7 @@ from cosmos3_ros.cli.environment import cosmos3_command
 from cosmos3_ros.cli.episodes import EpisodeRunner
 from cosmos3_ros.cli.graph import NodeSpec
 from cosmos3_ros.cli.processes import ManagedProcess
-from cosmos3_ros.cli.running import MODEL_NICENESS, Running, perception_parameters
+from cosmos3_ros.cli.running import Running, perception_parameters
 
 EXPECTED = {
     'generator': 'STALE_CHUNK',
@@ -119,7 +119,7 @@ class KillGraph:
         small = {'image_width': 64, 'image_height': 64, 'exterior_divisor': 1} if light else {}
         self._specs = {spec.name: spec for spec in (
             NodeSpec('simulator', {'robot': 'panda', 'task': TASK, 'seed': 1, **small}),
-            NodeSpec('generator', {**common, 'policy': 'oracle'}, 0 if light else MODEL_NICENESS),
+            NodeSpec('generator', {**common, 'policy': 'oracle'}),
             NodeSpec('controller', {
                 **common, 'profile': 'lab', 'arm_on_activate': False, 'stop_on_stale_chunk': True,
                 'chunk_stale_s': CHUNK_STALE_S}),
@@ -127,7 +127,7 @@ class KillGraph:
         if not light:
             self._specs['perception'] = NodeSpec(
                 'perception', {**common, 'checkpoint': str(checkpoint), 'device': 'cpu',
-                               **perception_parameters('cpu')}, MODEL_NICENESS)
+                               **perception_parameters('cpu')})
         self._relay: ManagedProcess | None = None
         self._recorder: ManagedProcess | None = None
         self._relayed = False
@@ -262,7 +262,7 @@ class KillGraph:
         self._expect(lambda: name not in node.get_node_names(), f'{name} to fade')
         if name == 'controller':
             live.monitor.controller = None
-            spec = NodeSpec(name, spec.parameters, spec.niceness, RELAYED if self._relayed else ())
+            spec = NodeSpec(name, spec.parameters, RELAYED if self._relayed else ())
         live.graph.start((spec,), {name: self._settings.get(name, {})})
         live.graph.configure((name,))
         live.graph.activate((name,))

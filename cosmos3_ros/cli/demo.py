@@ -19,7 +19,7 @@ from ..resources import require
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
-from .running import MODEL_NICENESS, Running, model_parameters, perception_parameters, running
+from .running import Running, model_parameters, perception_parameters, running
 
 if TYPE_CHECKING:
     from .episodes import EpisodeResult
@@ -118,8 +118,8 @@ def _node_specs(args: argparse.Namespace, checkpoint: Path) -> list[Any]:
     generator = {'policy': args.policy, 'injected_latency_s': float(args.injected_latency)}
     return [
         NodeSpec('simulator', {'robot': args.robot, 'task': first_task, 'seed': args.seed}),
-        NodeSpec('perception', {**common, **models, **perception_parameters(args.device)}, MODEL_NICENESS),
-        NodeSpec('generator', {**common, **models, **generator}, MODEL_NICENESS),
+        NodeSpec('perception', {**common, **models, **perception_parameters(args.device, checkpoint)}),
+        NodeSpec('generator', {**common, **models, **generator}),
         NodeSpec('controller', {**common, 'profile': args.profile, 'arm_on_activate': False}),
     ]
 

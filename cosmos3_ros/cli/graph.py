@@ -36,13 +36,11 @@ class NodeSpec:
 
     :param name: Name of the executable and of the node.
     :param parameters: What differs from the shipped parameter files.
-    :param niceness: Scheduling niceness of its process; models give way to the loops of arm and physics.
     :param remappings: Topics under other names, ``from:=to``.
     """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    niceness: int = 0
     remappings: tuple[str, ...] = ()
 
 
@@ -90,7 +88,7 @@ class Graph:
                 command += ['-r', remapping]
             for file in (*_shipped_files(), path):
                 command += ['--params-file', str(file)]
-            process = self._processes.start(spec.name, command, niceness=spec.niceness)
+            process = self._processes.start(spec.name, command)
             self._members[spec.name] = process
             if spec.name not in self._clients:
                 self._clients[spec.name] = LifecycleClient(

@@ -117,10 +117,9 @@ class ProcessGroup:
         """All children that were started, living or not, in order."""
         return tuple(self._processes)
 
-    def start(self, name: str, command: Sequence[str], *, niceness: int = 0) -> ManagedProcess:
+    def start(self, name: str, command: Sequence[str]) -> ManagedProcess:
         """Start one child in its own session; it ends when this process ends, even by SIGKILL.
 
-        :param niceness: 0..19; higher gives way to the others.
         :raises OSError: The command cannot be executed.
         """
         log = self._log_directory / f'{name}.log'
@@ -135,8 +134,6 @@ class ProcessGroup:
                 os._exit(1)
             # A shell's background job hands down an ignored SIGINT; our children must hear it.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if niceness:
-                _give_way(niceness)
 
         popen = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
@@ -196,17 +193,6 @@ def _wait(condition: Callable[[], bool], timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
-
-
-def _give_way(niceness: int) -> None:
-    """Lower this process's priority; runs in the child, between fork and exec.
-
-    Where the kernel groups processes by session (sched(7), autogroup), nice only counts inside a session, and
-    each child is one of its own: there the session's value counts.
-    """
-    os.nice(niceness)
-    with contextlib.suppress(OSError):
-        Path('/proc/self/autogroup').write_text(str(niceness))
 
 
 def _group_has_living(group: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import json
 import os
 from pathlib import Path
 import signal
@@ -73,17 +74,37 @@ def running(name: str, log_directory: Path, output: Output, *, own_domain: bool)
             output.warn(f'had to be killed: {", ".join(killed)} (logs in {log_directory})')
 
 
-MODEL_NICENESS = 5
-"""On few cores an inference may take its time; a control loop or a physics step may not."""
-
-
 def model_parameters(checkpoint: Path, device: str) -> dict[str, Any]:
     """Return the parameters that perception and generator share."""
     return {'checkpoint': str(checkpoint), 'device': device}
 
 
-def perception_parameters(device: str) -> dict[str, Any]:
-    """Return how large a clip perception asks about: on a CPU a small one, beside everything else."""
+TRAINED_PERIOD_S = 1.5
+TRAINED_TOKENS = 896
+"""A scene report of cosmos3-tiny takes 500 to 800 tokens: its tokenizer writes numbers digit by digit."""
+
+
+def perception_parameters(device: str, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Return how large a clip perception asks about.
+
+    A checkpoint that ``cosmos3 train`` made is shown what it was trained on. Another one on a CPU gets a
+    small clip and a short answer, beside everything else.
+    """
+    shown = trained_clips(checkpoint) if checkpoint is not None else {}
+    if shown:
+        return {**shown, 'period_s': TRAINED_PERIOD_S, 'max_new_tokens': TRAINED_TOKENS}
     if device != 'cpu':
         return {}
     return {'period_s': 1.5, 'frames': 4, 'max_frame_pixels': 256 * 160, 'max_new_tokens': 48}
+
+
+def trained_clips(checkpoint: Path) -> dict[str, Any]:
+    """Return cameras, frames, rate and size of the clips that a reasoner was trained on, or nothing."""
+    from ..model.checkpoint_init import METADATA_FILE
+    try:
+        about = json.loads((checkpoint / METADATA_FILE).read_text(encoding='utf-8'))
+        settings = about['stages']['reasoner']['settings']
+        return {'cameras': list(settings['cameras']), 'frames': int(settings['frames']),
+                'fps': float(settings['fps']), 'max_frame_pixels': int(settings['max_frame_pixels'])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -15,7 +15,7 @@ from ..generator.policy import POLICIES
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
-from .running import MODEL_NICENESS, Running, model_parameters, perception_parameters, running
+from .running import Running, model_parameters, perception_parameters, running
 
 SERVED_POLICIES = ('openpi', 'vllm_omni', 'nim')
 SOURCE_PREFIX = 'lerobot:'
@@ -157,7 +157,7 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
     if episode is not None and not instruction:
         # DROID episodes may lack an annotation; a policy needs some sentence.
         instruction = 'do the task'
-    perception: dict[str, Any] = {**common, **models, **perception_parameters(args.device)}
+    perception: dict[str, Any] = {**common, **models, **perception_parameters(args.device, checkpoint)}
     generator: dict[str, Any] = {
         **common, **models, 'policy': args.policy, 'policy_url': args.policy_url,
         'policy_options': args.policy_options, 'instruction': instruction, 'blank_cameras': blank}
@@ -177,8 +177,8 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
         from ..robots import load_robot
         slots = [slot.name for slot in load_robot(args.robot).cameras]
         perception['cameras'] = [slot for slot in slots if slot not in blank]
-    specs = [*sources, NodeSpec('perception', perception, MODEL_NICENESS),
-             NodeSpec('generator', generator, MODEL_NICENESS), NodeSpec('controller', controller)]
+    specs = [*sources, NodeSpec('perception', perception), NodeSpec('generator', generator),
+             NodeSpec('controller', controller)]
     live.graph.start(specs, parse_settings(args.settings))
     live.graph.configure()
     names = [spec.name for spec in specs]

@@ -18,6 +18,7 @@ from cosmos3_ros.contracts import ContractError
 from .diagnostics import Counters, Level, Logs, Report
 from .entity_census import EntityCensus
 from .guarding import SetupError, guarded, guarded_service, guarded_when_active
+from .niceness import MOST, give_way
 from .parameters import Parameter, ParameterTable, ParameterValues
 from .stream_poller import POLL_PERIOD_S, StreamPoller
 
@@ -37,6 +38,9 @@ BASE_TABLE = ParameterTable(
     Parameter('autostart', bool, False,
               'Configure and activate at start, for use without a launch file or a lifecycle manager.',
               read_only=True),
+    Parameter('nice', int, 0,
+              'Niceness of the whole process: above 0 it gives way to the others on few cores. SCHED_FIFO '
+              'threads do not heed it.', range=(0, MOST), read_only=True),
 )
 
 
@@ -78,6 +82,7 @@ class LifecycleBase(LifecycleNode):
         self._traced: set[str] = set()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.values: ParameterValues = (BASE_TABLE + self.TABLE).declare(self, self._on_values)
+        give_way(self.values['nice'])
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # On the steady clock: a node that waits for /clock must still be able to say so.
         self.create_timer(
