@@ -92,7 +92,8 @@ def perception_parameters(device: str, checkpoint: Path | None = None) -> dict[s
     """
     shown = trained_clips(checkpoint) if checkpoint is not None else {}
     if shown:
-        return {**shown, 'period_s': TRAINED_PERIOD_S, 'max_new_tokens': TRAINED_TOKENS}
+        return {**shown, 'period_s': TRAINED_PERIOD_S, 'max_new_tokens': TRAINED_TOKENS,
+                'answer_lookup': device == 'cpu'}
     if device != 'cpu':
         return {}
     return {'period_s': 1.5, 'frames': 4, 'max_frame_pixels': 256 * 160, 'max_new_tokens': 48}

@@ -110,7 +110,7 @@ class PerceptionNode(LifecycleBase):
             options = {name: values[name] for name in ('checkpoint', 'device', 'video_pruning_rate')}
             options['max_clip_pixels'] = values['max_frame_pixels'] * values['frames']
             if values['backend'] == 'compiled':
-                options['weights'] = values['weights']
+                options |= {name: values[name] for name in ('weights', 'answer_lookup')}
             elif values['backend'] == 'tensorrt':
                 options |= {'engines': values['engines'], 'precision': values['engine_precision']}
         return create_backend(values['backend'], **options)

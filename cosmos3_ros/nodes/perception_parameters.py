@@ -28,6 +28,10 @@ PERCEPTION_TABLE = ParameterTable(
     Parameter('device', str, 'cpu', 'Torch device, e.g. cpu or cuda:0.', read_only=True),
     Parameter('weights', str, 'dtype', 'Backend compiled: in the usual precision, or in eight bits.',
               choices=('dtype', 'fp8'), read_only=True),
+    Parameter('answer_lookup', bool, False,
+              'Backend compiled on a CPU: guess that an answer goes on as the last one, and check eight '
+              'tokens in one pass. The same answers, but for words that are equally likely to a rounding.',
+              read_only=True),
     Parameter('engines', str, 'engines', 'Backend tensorrt: directory that cosmos3 engine build wrote to.',
               read_only=True),
     Parameter('engine_precision', str, 'bf16', 'Backend tensorrt: precision of the language plans.',

@@ -35,6 +35,7 @@ class CompiledBackend(LocalBackend):
     Parameters as :class:`LocalBackend`, and:
 
     :param weights: ``dtype`` or ``fp8`` (language model only; half the memory, other roundings).
+    :param answer_lookup: On a CPU: see :class:`host_writer.HostWriter`.
     """
 
     engine = 'compiled'
@@ -49,6 +50,7 @@ class CompiledBackend(LocalBackend):
         max_clip_pixels: int = 8 * 640 * 384,
         video_pruning_rate: float = 0.0,
         weights: str = 'dtype',
+        answer_lookup: bool = False,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__(
@@ -56,7 +58,7 @@ class CompiledBackend(LocalBackend):
             video_pruning_rate=video_pruning_rate, clock_s=clock_s)
         try:
             with require('torch', 'model').inference_mode():
-                self._decoder: Any = create_decoder(self._model, self._rate, weights)
+                self._decoder: Any = create_decoder(self._model, self._rate, weights, answer_lookup)
         except ValueError as error:
             raise BackendError(str(error)) from error
         if weights != 'dtype':
@@ -113,16 +115,19 @@ class CompiledBackend(LocalBackend):
         return int(self._decoder.prompt_length(given))
 
 
-def create_decoder(model: Any, rate: float = 0.0, weights: str = 'dtype') -> StaticDecoder:
+def create_decoder(
+    model: Any, rate: float = 0.0, weights: str = 'dtype', lookup: bool = False,
+) -> StaticDecoder:
     """Take over a model's weights, on the device where they lie.
 
     :param model: ``Cosmos3OmniForConditionalGeneration``, in evaluation mode.
     :param weights: One of :data:`language_weights.WEIGHTS`.
+    :param lookup: See :class:`StaticDecoder`.
     :raises ValueError: Unknown ``weights`` or architecture.
     """
     taken = take_weights(model, weights)
     math = create_math(taken)
-    return StaticDecoder(taken, VisionTower(model, fused=math.name == 'fused'), math, rate)
+    return StaticDecoder(taken, VisionTower(model, fused=math.name == 'fused'), math, rate, lookup)
 
 
 def create_math(weights: LanguageWeights) -> PlainMath:

@@ -50,6 +50,7 @@ class KeyValues:
     turn: Turn
     graph: DeviceGraph | None = None
     trace: HostTrace | None = None
+    check: HostTrace | None = None
 
 
 @dataclass(slots=True, eq=False)

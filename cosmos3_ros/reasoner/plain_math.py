@@ -24,6 +24,7 @@ class Turn:
     :param length: Tokens in the cache including this one, int64 () on the host, where attention is cut there
         instead of masked.
     :param place: What :meth:`find` returns, where it is found once for all layers.
+    :param seen: With ``length``: bool (tokens, length), what each of several tokens sees; None for one token.
     """
 
     start: Any
@@ -33,18 +34,21 @@ class Turn:
     slots: Any
     length: Any = None
     place: tuple[Any, Any, Any] | None = None
+    seen: Any = None
 
     def find(self) -> tuple[Any, Any, Any]:
-        """Return the token's slot (1,), and its cosines and sines (1, head width)."""
+        """Return the token's slot (1,), cosines and sines (1, head width); likewise of several."""
         if self.place is not None:
             return self.place
         cos, sin = (table.index_select(0, self.step) for table in (self.cos, self.sin))
         return self.start + self.step, cos, sin
 
-    def on_host(self) -> 'Turn':
-        """Return the same for steps that run on a CPU: found once, attention cut."""
-        place = self.find()
-        return replace(self, place=place, length=place[0][0] + 1)
+    def on_host(self, count: int = 1) -> 'Turn':
+        """Return the same for ``count`` tokens that run on a CPU together: found once, attention cut."""
+        slots, cos, sin = replace(self, step=self.step + self.slots[:count]).find()
+        length = slots[-1] + 1
+        seen = None if count == 1 else self.slots[:length] <= slots[:, None]
+        return replace(self, place=(slots, cos, sin), length=length, seen=seen)
 
 
 class PlainMath:
@@ -113,7 +117,10 @@ class PlainMath:
         return self._torch.nn.functional.silu(gate) * up
 
     def step(self, x: Any, layer: Layer, keys: Any, values: Any, turn: Turn) -> Any:
-        """One token through one layer: extends the cache, returns the new hidden state (1, hidden)."""
+        """One token through one layer: extends the cache, returns the new hidden state (1, hidden).
+
+        On a CPU several tokens, as ``turn`` says.
+        """
         torch = self._torch
         at, cos, sin = turn.find()
         q, k, v = self._split(
@@ -123,11 +130,14 @@ class PlainMath:
         if turn.length is None:
             attended = self._masked(q, keys, values, turn.slots <= at)
         else:
-            end = turn.length
+            end, kv_heads, width = turn.length, self._weights.kv_heads, self._weights.head_dim
             # The queries that share a key head stand in its rows: grouped attention without copies.
-            grouped = q.reshape(self._weights.kv_heads, -1, self._weights.head_dim)
-            scores = torch.bmm(grouped, keys[:, :end].transpose(1, 2)).mul_(self._weights.head_dim ** -0.5)
-            attended = torch.bmm(torch.softmax(scores, dim=-1), values[:, :end]).reshape(1, -1)
+            grouped = q.transpose(0, 1).reshape(kv_heads, -1, width)
+            scores = torch.bmm(grouped, keys[:, :end].transpose(1, 2)).mul_(width ** -0.5)
+            if turn.seen is not None:
+                scores.masked_fill_(~turn.seen.repeat(self._weights.heads // kv_heads, 1), float('-inf'))
+            mixed = torch.bmm(torch.softmax(scores, dim=-1), values[:, :end])
+            attended = mixed.view(self._weights.heads, len(q), width).transpose(0, 1).reshape(len(q), -1)
         x = x + self.multiply(attended, layer.out)
         gated = self.gate(self.multiply(self._norm(x, layer.norm_mlp), layer.gate_up))
         return x + self.multiply(gated, layer.down)

@@ -13,6 +13,7 @@ from ..resources import require
 from .decoder_state import DecoderInput, KeyValues, PromptInput, VisionOutput, keep_newest
 from .device_graph import DeviceGraph, TokenMail
 from .efficient_video_sampling import kept_tokens, retention_mask
+from .host_writer import HostWriter
 from .language_weights import LanguageWeights
 from .plain_math import PlainMath, Turn
 from .vision_tower import Grid, VisionTables, VisionTower
@@ -40,16 +41,19 @@ class StaticDecoder:
     :param vision: The tower that sees.
     :param math: How a layer is computed.
     :param rate: Pruning rate of Efficient Video Sampling; 0 is off.
+    :param lookup: On a CPU: see :class:`host_writer.HostWriter`.
     """
 
     def __init__(
         self, weights: LanguageWeights, vision: VisionTower, math: PlainMath, rate: float = 0.0,
+        lookup: bool = False,
     ) -> None:
         self._torch = require('torch', 'model')
         self._weights, self._tower, self._math, self._rate = weights, vision, math, rate
         self._device, self._dtype = weights.device, weights.dtype
         self._graphs: bool = self._device.type == 'cuda'
         self._pool = self._torch.cuda.graph_pool_handle() if self._graphs else None
+        self.host = HostWriter(weights, math, lookup)
         self._caches: dict[tuple[int, int], KeyValues] = {}
         self._visions: dict[tuple[Grid, ...], VisionOutput] = {}
         self._prompts: dict[tuple[int, tuple[int, int], tuple[Grid, ...]], PromptInput] = {}
@@ -76,9 +80,7 @@ class StaticDecoder:
         if self._graphs:
             yield from self._replay(cache, most)
             return
-        for _ in range(most - 1):
-            self.step_on_host(cache)
-            yield int(cache.token)
+        yield from self.host.write(cache, most, lane)
 
     def prompt_length(self, given: DecoderInput) -> int:
         """Return the tokens that the language model sees, after pruning."""
@@ -215,19 +217,6 @@ class StaticDecoder:
             x = self._math.step(x, layer, cache.keys[index], cache.values[index], cache.turn)
         cache.token.copy_(self._math.choose(x))
         cache.turn.step.add_(1)
-
-    def step_on_host(self, cache: KeyValues) -> None:
-        """As :meth:`step`, recorded."""
-        turn = cache.turn
-        cache.trace = cache.trace or HostTrace(partial(self._step, cache.turn.slots))
-        cache.trace.run(cache.keys, cache.values, cache.token, turn.start, turn.step, turn.cos, turn.sin)
-
-    def _step(
-        self, slots: Any, keys: Any, values: Any, token: Any, start: Any, step: Any, cos: Any, sin: Any,
-    ) -> tuple[Any, ...]:
-        turn = Turn(start, step, cos, sin, slots).on_host()
-        self.step(KeyValues((0, 0), keys, values, token, turn))
-        return token, step
 
     def record_step(self, cache: KeyValues) -> DeviceGraph:
         """Return the graph of :meth:`step`; recording it leaves the cache as it was."""

@@ -12,6 +12,7 @@ def test_a_trained_reasoner_is_shown_what_it_was_trained_on(tmp_path):
     for device in ('cpu', 'cuda:0'):
         shown = perception_parameters(device, tmp_path)
         assert settings.items() <= shown.items() and shown['max_new_tokens'] >= 800
+        assert shown['answer_lookup'] == (device == 'cpu')
     for text in ('{}', '{"stages": {"vae": {}}}', '['):
         path.write_text(text)
         assert perception_parameters('cuda:0', tmp_path) == {}

@@ -11,6 +11,7 @@ from cosmos3_ros.reasoner.video_prompt import build_prompt
 torch = pytest.importorskip('torch', reason='the extra model is not installed')
 
 from cosmos3_ros.reasoner.compiled_backend import decoder_input  # noqa: E402
+from cosmos3_ros.reasoner.host_writer import CHECKED  # noqa: E402
 from cosmos3_ros.reasoner.language_weights import take_weights  # noqa: E402
 from cosmos3_ros.reasoner.static_decoder import StaticDecoder  # noqa: E402
 
@@ -88,9 +89,21 @@ def test_a_recorded_step_chooses_what_the_step_chooses(compiled):
         cache.trace, chosen = None, [int(cache.token)]
         for _ in range(19):
             cache.trace = None
-            decoder.step_on_host(cache)
-            chosen.append(int(cache.token))
+            chosen += decoder.host.step(cache)
         assert chosen == recorded
+
+
+def test_guessing_from_the_last_answer_changes_no_token(micro_checkpoint, compiled):
+    made = create_backend('compiled', checkpoint=micro_checkpoint, answer_lookup=True)
+    checks = []
+    check = made._decoder.host.check
+    made._decoder.host.check = lambda cache, guess: checks.append(check(cache, guess)) or checks[-1]
+    for seed in (3, 3, 4, 5, 5, 3):
+        clips, question = random_case(seed)
+        assert made.answer(clips, question).text == compiled.answer(clips, question).text
+    lengths = {len(chosen) for chosen in checks}
+    assert CHECKED in lengths and min(lengths) < CHECKED  # some guesses are right, some wrong
+    made.close()
 
 
 @torch.inference_mode()
