@@ -155,7 +155,7 @@ class CompiledBackend:
             if loop.trace is not None:  # it holds the first loop of its kind
                 self._traces[alike] = loop.trace
             if self._tower.device.type == 'cuda':
-                (loop.capture_steps if by_step else loop.capture)(self._pool.handle)
+                (loop.capture_steps if by_step else loop.capture)(self._pool)
             self._loops[key] = loop
             if len(self._loops) > self._capacity:
                 self._loops.popitem(last=False)[1].release()
@@ -185,6 +185,7 @@ class CompiledBackend:
         context = self._understanding.contexts([ids])[0].on_host()
         if self._tower.device.type == 'cuda':
             torch.cuda.synchronize(self._tower.device)
+            torch.cuda.empty_cache()  # or loops, which stay, would lie in the holes that layers left
         self.context_s = perf_counter() - started
         logger.info('reasoner context of %d tokens: %.2f s, %.1f MB', context.length, self.context_s,
                     context.size_bytes / 1e6)

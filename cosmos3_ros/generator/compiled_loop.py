@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, prepare_attention
+from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, place_heads, project
 from cosmos3_ros.model.host_trace import HostTrace
 from cosmos3_ros.model.layer_math import add, rotary_table
 from cosmos3_ros.model.patches import from_patches, to_patches
@@ -22,6 +22,7 @@ from cosmos3_ros.resources import require
 
 from .action_layout import ActionLayout
 from .droid_joint import LAYOUT
+from .graph_pool import GraphPool
 from .guidance import Guidance
 from .prefix import pull_per_step
 from .request_pack import make_pack
@@ -33,18 +34,22 @@ functional = require('torch.nn.functional', 'model')
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernels:
-    """The two halves of a layer around its attention, compiled or not."""
+    """A layer up to its first matrix, from there to its attention, and after it."""
 
-    prepare: Callable[..., Any]
+    project: Callable[..., Any]
+    place: Callable[..., Any]
     finish: Callable[..., Any]
 
     @classmethod
     def of(cls, device: Any) -> 'Kernels':
         """Return functions for a device: compiled on CUDA, plain elsewhere."""
         if device.type != 'cuda':
-            return cls(prepare_attention, finish_layer)
+            return cls(project, place_heads, finish_layer)
+        from cosmos3_ros.model import head_kernel  # Triton comes with CUDA's torch only
+
         # Shapes of one policy are few and fixed: one kernel each.
-        return cls(*(torch.compile(f, dynamic=False) for f in (prepare_attention, finish_layer)))
+        first, last = (torch.compile(f, dynamic=False) for f in (project, finish_layer))
+        return cls(first, head_kernel.place_heads, last)
 
 
 class _Branch:
@@ -52,12 +57,12 @@ class _Branch:
 
     def __init__(self, tower: GenerationTower, context: ReasonerContext, pack: SequencePack) -> None:
         shape, device, dtype = tower.shape, tower.device, tower.dtype
-        self._generated = pack.generated_tokens
         self.table = rotary_table(shape, pack.generated_positions, device, dtype)
         self.context_keys = torch.stack([k.to(device, dtype) for k in context.keys])
         self.context_values = torch.stack([v.to(device, dtype) for v in context.values])
-        self._own = torch.zeros((self._generated, shape.kv_heads, shape.head_dim), device=device, dtype=dtype)
-        self._make_room(0)
+        self._own = torch.zeros(
+            (pack.generated_tokens, shape.kv_heads, shape.head_dim), device=device, dtype=dtype)
+        self.keys, self.values = self._make_room(0)
 
     @property
     def given(self) -> tuple[Any, ...]:
@@ -70,25 +75,28 @@ class _Branch:
         other.context_keys, other.context_values, other.table = keys, values, (cos, sin)
         return other
 
-    def load(self, layer: int) -> None:
-        """Put the text's keys and values of a layer in place."""
-        if not self.keys.is_cuda:  # what is recorded on a CPU writes only to what it made itself
-            self._make_room(layer)
-            return
-        self.keys[:-self._generated].copy_(self.context_keys[layer])
-        self.values[:-self._generated].copy_(self.context_values[layer])
+    def text(self, layer: int) -> tuple[Any, Any]:
+        """Return the text's keys and values of a layer."""
+        return self.context_keys[layer], self.context_values[layer]
 
-    def _make_room(self, layer: int) -> None:
-        self.keys = torch.cat([self.context_keys[layer], self._own])
-        self.values = torch.cat([self.context_values[layer], self._own])
-        self.own_keys, self.own_values = self.keys[-self._generated:], self.values[-self._generated:]
+    def room(self, layer: int) -> tuple[Any, Any]:
+        """Return where a layer's keys and values go, the text's first."""
+        if not self.keys.is_cuda:  # what is recorded on a CPU writes only to what it made itself
+            self.keys, self.values = self._make_room(layer)
+        return self.keys, self.values
+
+    def _make_room(self, layer: int) -> tuple[Any, Any]:
+        keys, values = self.text(layer)
+        return torch.cat([keys, self._own]), torch.cat([values, self._own])
 
     def attend(self, query: Any) -> Any:
-        """Return (tokens, heads * width)."""
+        """Return (tokens, heads * width) of (tokens, heads, width)."""
+        tokens, _, width = query.shape
+        # The queries that share a key/value head are rows of one sequence: see the tower's module.
+        rows = query.reshape(-1, self.keys.shape[1], width)
         mixed = functional.scaled_dot_product_attention(
-            query.transpose(0, 1)[None], self.keys.transpose(0, 1)[None],
-            self.values.transpose(0, 1)[None], enable_gqa=True)
-        return mixed[0].transpose(0, 1).flatten(1)
+            *(t.transpose(0, 1)[None] for t in (rows, self.keys, self.values)))
+        return mixed[0].transpose(0, 1).reshape(tokens, -1)
 
 
 class CompiledLoop:
@@ -118,7 +126,6 @@ class CompiledLoop:
         with torch.no_grad():
             self._branches = [_Branch(tower, c, p) for c, p in zip(contexts, packs, strict=True)]
             self._time = tower.time_embeddings(plan.timesteps)
-            self._tables = _join_tables(self._branches)
             # Ones where a patch holds latents of noisy frames: padding at odd edges stays zero.
             frame = torch.ones((1, shape.channels, 1, *latent_shape[1:]), device=device)
             self._mask = to_patches(frame, self.pack).repeat(self._noisy_frames, 1)
@@ -184,17 +191,14 @@ class CompiledLoop:
         return self._velocity(
             first, vision, action, step, self._plan.timesteps[step], self.asks_video(step))
 
-    def capture_steps(self, pool: Any) -> None:
+    def capture_steps(self, pool: GraphPool) -> None:
         """Record each step as a CUDA graph, for a loop that is run from outside.
 
         :param pool: As for :meth:`capture`.
         """
         self._sample = self.noise.clone(), self.action.clone()
-        # Of this device: torch's own capture stream is one for the whole process, on the device it was made
-        # for.
-        stream = torch.cuda.Stream(self._tower.device)
         for step in range(self._plan.steps):
-            self._steps.append(self._record(partial(self._velocity_of, *self._sample, step), pool, stream))
+            self._steps.append(self._record(partial(self._velocity_of, *self._sample, step), pool))
         torch.cuda.empty_cache()
 
     def release(self) -> None:
@@ -206,7 +210,7 @@ class CompiledLoop:
         for graph in graphs:
             graph.reset()
 
-    def capture(self, pool: Any) -> None:
+    def capture(self, pool: GraphPool) -> None:
         """Record the loop as a CUDA graph.
 
         :param pool: Memory shared by all graphs of a policy: only one runs at a time.
@@ -214,17 +218,17 @@ class CompiledLoop:
         self._graph = self._record(self._fill, pool)[0]
         torch.cuda.empty_cache()  # what the first run needed outside of the pool
 
-    def _record(self, work: Callable[[], Any], pool: Any, capture_stream: Any = None) -> tuple[Any, Any]:
+    def _record(self, work: Callable[[], Any], pool: GraphPool) -> tuple[Any, Any]:
         device = self._tower.device
         with torch.cuda.device(device), torch.no_grad():
-            stream = torch.cuda.Stream(device)
+            handle, stream = pool.handle, pool.stream
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream), _compiler_limits():
                 work()  # compiles, and makes the libraries' plans
             torch.cuda.current_stream(device).wait_stream(stream)
             torch.cuda.synchronize(device)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, stream=capture_stream):
+            with torch.cuda.graph(graph, pool=handle, stream=stream):
                 answer = work()
         return graph, answer
 
@@ -242,14 +246,13 @@ class CompiledLoop:
 
     def _denoise_texts(self, *given: Any) -> tuple[Any, Any]:
         """Denoise for other texts: what is recorded once does for every instruction."""
-        own, count = (self._branches, self._tables), len(self._given)
-        parts = [given[count + 4 * i:count + 4 * i + 4] for i in range(len(own[0]))]
+        own, count = self._branches, len(self._given)
+        parts = [given[count + 4 * i:count + 4 * i + 4] for i in range(len(own))]
         try:
-            self._branches = [b.with_given(*p) for b, p in zip(own[0], parts, strict=True)]
-            self._tables = _join_tables(self._branches)
+            self._branches = [b.with_given(*p) for b, p in zip(own, parts, strict=True)]
             return self._denoise(*given[:count])
         finally:
-            self._branches, self._tables = own
+            self._branches = own
 
     def _denoise(
         self, given: Any, noise: Any, start: Any, prefix_rows: Any, prefix_weights: Any,
@@ -302,32 +305,28 @@ class CompiledLoop:
         return tower.read_vision(states[:pack.vision_tokens - pack.clean_tokens]) * self._mask, v_action
 
     def _run_layers(self, hidden: Any, branches: list[_Branch], more: bool) -> list[Any]:
-        tower, shape = self._tower, self._tower.shape
+        tower, shape, kernels = self._tower, self._tower.shape, self._kernels
         count, tokens = len(branches), len(hidden)
-        table = branches[0].table if count == 1 else self._tables[count]
-        terms: tuple[Any, ...] = (hidden.repeat(count, 1),)
+        terms: tuple[Any, ...] = (hidden if count == 1 else hidden.repeat(count, 1),)
         last = shape.layers - 1
         # Of the last layer, only noisy tokens are asked for; in the last step, only action rows.
         wanted = tokens - self.pack.clean_tokens if more else self._noisy_rows
         with _attention_order(tower.device):
             for i, layer in enumerate(tower.layers):
-                for branch in branches:
-                    branch.load(i)
-                query, hidden = self._kernels.prepare(
-                    list(terms), table, layer, shape, [b.own_keys for b in branches],
-                    [b.own_values for b in branches])
+                joined, hidden = kernels.project(list(terms), layer, shape)
+                terms = ()  # what is let go here is room for what comes next
+                queries = [
+                    kernels.place(joined[j * tokens:(j + 1) * tokens], b.table, layer, shape, b.text(i),
+                                  b.room(i)) for j, b in enumerate(branches)]
+                del joined
                 keep = tokens if i < last else wanted
                 spans = [slice((j + 1) * tokens - keep, (j + 1) * tokens) for j in range(count)]
-                terms = self._kernels.finish(
-                    [b.attend(query[s]) for b, s in zip(branches, spans, strict=True)],
-                    [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
+                mixed = [b.attend(q[tokens - keep:]) for b, q in zip(branches, queries, strict=True)]
+                del queries
+                terms = kernels.finish(
+                    mixed, [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
+                del mixed
         return list(add(*terms).chunk(count))
-
-
-def _join_tables(branches: list[_Branch]) -> dict[int, tuple[Any, Any]]:
-    """Return the rotary tables of the first branch alone, and of all one below the other."""
-    cos, sin = (torch.cat([b.table[i] for b in branches]) for i in (0, 1))
-    return {1: branches[0].table, len(branches): (cos, sin)}
 
 
 def combine_velocities(start: Any, velocities: list[Any], plan: Schedule, step: int) -> Any:

@@ -228,7 +228,7 @@ def picture_encoder(vae: Any, device: str, view: View, frame_only: bool, pool: G
         return ReferenceEncoder(encoder, view)
     return PictureEncoder(
         encoder, (view.height, view.width), (view.canvas_height, view.canvas_width),
-        (view.latent_height, view.latent_width), pool.handle)
+        (view.latent_height, view.latent_width), pool)
 
 
 class ReferenceEncoder:

@@ -28,10 +28,7 @@ class FrameConvolution(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
-        weight = convolution.weight.detach()[:, :, -1].contiguous()
-        if weight.is_cuda:
-            weight = weight.contiguous(memory_format=torch.channels_last)
-        self.register_buffer('weight', weight)
+        self.register_buffer('weight', convolution.weight.detach()[:, :, -1].contiguous())
         self.register_buffer('bias', convolution.bias.detach())
         self._stride, self._padding = convolution.stride[1:], convolution._padding[2::-2]
 
@@ -91,6 +88,15 @@ class ObservationEncoder:
             keep_first_frame(vae.encoder)
             vae.quant_conv = FrameConvolution(vae.quant_conv)
             vae.requires_grad_(False)  # so that it can be recorded
+        if frame_only and torch.device(vae.device if device is None else device).type == 'cuda':
+            device = vae.device if device is None else device
+            # By way of the host: what is left of a VAE that came on the device lies between the holes of
+            # what is not. Convolutions in the layout that tensor cores read.
+            for part in (vae.encoder, vae.quant_conv):
+                part.to('cpu')
+            torch.cuda.empty_cache()
+            for part in (vae.encoder, vae.quant_conv):
+                part.to(device=device, memory_format=torch.channels_last)
         if device is not None:
             vae.to(device)
         self.device = torch.device(vae.device if device is None else device)

@@ -25,7 +25,8 @@ class PictureEncoder:
     :param canvas_size: What the VAE sees: the picture at the top left, mirrored beyond its edges, or its
         edge repeated where the rest is as large as the picture.
     :param latent_size: Rows and columns of latents to keep.
-    :param pool: Memory of CUDA graphs that is shared with those that run after the encoder.
+    :param pool: Memory (``handle``) and ``stream`` of CUDA graphs, shared with those that run after the
+        encoder; needed on CUDA only.
     """
 
     def __init__(
@@ -78,14 +79,14 @@ class PictureEncoder:
         return self._encoder.encode_frame(self._canvas(picture))[..., :rows, :columns].contiguous()
 
     def _capture(self) -> None:
-        stream = torch.cuda.Stream(self._encoder.device)
+        handle, stream = self._pool.handle, self._pool.stream
         stream.wait_stream(torch.cuda.current_stream(self._encoder.device))
         with torch.cuda.stream(stream):
             self._run(self._picture)  # lets cuDNN choose its algorithms
         torch.cuda.current_stream(self._encoder.device).wait_stream(stream)
         torch.cuda.synchronize(self._encoder.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=handle, stream=stream):
             self._result = self._run(self._picture)
         self._graph = graph
         torch.cuda.empty_cache()
