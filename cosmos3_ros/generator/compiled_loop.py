@@ -6,12 +6,13 @@ same code runs without compilation and, from the second request on, as it was re
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cosmos3_ros.model.attention_order import cudnn_first
 from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, place_heads, project
 from cosmos3_ros.model.host_trace import HostTrace
 from cosmos3_ros.model.layer_math import add, rotary_table
@@ -311,7 +312,7 @@ class CompiledLoop:
         last = shape.layers - 1
         # Of the last layer, only noisy tokens are asked for; in the last step, only action rows.
         wanted = tokens - self.pack.clean_tokens if more else self._noisy_rows
-        with _attention_order(tower.device):
+        with cudnn_first(tower.device):
             for i, layer in enumerate(tower.layers):
                 joined, hidden = kernels.project(list(terms), layer, shape)
                 terms = ()  # what is let go here is room for what comes next
@@ -335,16 +336,6 @@ def combine_velocities(start: Any, velocities: list[Any], plan: Schedule, step: 
     for velocity, weight in zip(velocities, plan.coefficients[step], strict=False):
         total = total + float(weight) * velocity
     return total
-
-
-def _attention_order(device: Any) -> AbstractContextManager[None]:
-    if device.type != 'cuda':
-        return nullcontext()
-    attention = require('torch.nn.attention', 'model')
-    order = [attention.SDPBackend.CUDNN_ATTENTION, attention.SDPBackend.FLASH_ATTENTION,
-             attention.SDPBackend.EFFICIENT_ATTENTION]
-    context: AbstractContextManager[None] = attention.sdpa_kernel(order, set_priority=True)
-    return context
 
 
 def _compiler_limits() -> AbstractContextManager[None]:

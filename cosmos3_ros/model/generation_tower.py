@@ -110,9 +110,9 @@ class GenerationTower:
 
         feed = ('mlp_moe_gen.gate_proj', 'mlp_moe_gen.up_proj')[0 if self.shape.gated else 1:]
         return Layer(
-            *(self._tensor(name(part)) for part in (
-                'input_layernorm_moe_gen', 'self_attn.norm_added_q', 'self_attn.norm_added_k',
-                'post_attention_layernorm_moe_gen')),
+            self._tensor(name('input_layernorm_moe_gen')), self._tensor(name('self_attn.norm_added_q')),
+            self._tensor(name('self_attn.norm_added_k')),
+            self._tensor(name('post_attention_layernorm_moe_gen')),
             *matrix(room[0], 'self_attn.add_q_proj', 'self_attn.add_k_proj', 'self_attn.add_v_proj'),
             *matrix(room[1], 'self_attn.to_add_out'), *matrix(room[2], *feed),
             *matrix(room[3], 'mlp_moe_gen.down_proj'))

@@ -33,6 +33,28 @@ def add_norm_kernel(
 
 
 @triton.jit
+def add_layer_norm_kernel(
+    x, delta, weight, bias, total, normed, width, eps, HAS_DELTA: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """Total = x + delta; normed = (total - mean) / deviation * weight + bias. One row per program."""
+    row = tl.program_id(0).to(tl.int64) * width
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    value = tl.load(x + row + column, mask=inside, other=0.0).to(tl.float32)
+    if HAS_DELTA:
+        value += tl.load(delta + row + column, mask=inside, other=0.0).to(tl.float32)
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + row + column, rounded, mask=inside)
+        value = rounded.to(tl.float32)
+    centred = tl.where(inside, value - tl.sum(value, axis=0) / width, 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred, axis=0) / width + eps)
+    factor = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    result = centred * scale * factor + shift
+    tl.store(normed + row + column, result.to(normed.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def project_kernel(
     joined, weight, cos, sin, queries, keys, values, cache_stride, eps,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr,

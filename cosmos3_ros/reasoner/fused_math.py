@@ -1,12 +1,17 @@
 """A decoder layer on a CUDA device with Triton's kernels between, and for one token as, the products."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from ..model.attention_order import cudnn_first
 from ..model.layer_math import FP8_MAX
 from ..resources import require
 from .language_weights import LanguageWeights, Layer, Matrix
 from .plain_math import PlainMath, Turn
+
+CUDNN = True
+"""Ask for cuDNN's attention first, of a prompt."""
 
 SPLIT = 64
 """Cached tokens that one program of a decode step's attention reads."""
@@ -85,6 +90,11 @@ class FusedMath(PlainMath):
             joined, layer.norm_qk, cos, sin, queries, keys, values, keys.stride(0), shape.eps,
             HEADS=shape.heads, KV_HEADS=shape.kv_heads, WIDTH=shape.head_dim, GROUP=self._group, num_warps=4)
         return queries
+
+    def attend(self, q: Any, keys: Any, values: Any) -> Any:
+        """As in :class:`PlainMath`."""
+        with cudnn_first(q.device) if CUDNN else nullcontext():
+            return super().attend(q, keys, values)
 
     def gate(self, joined: Any) -> Any:
         """As in :class:`PlainMath`."""

@@ -5,10 +5,15 @@ two-axis rotary positions, attention within one temporal patch, features merged 
 intermediate layers merged as well (deepstack).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from ..model.attention_order import cudnn_first
 from ..resources import require
+
+CUDNN = True
+"""With fused kernels: ask for cuDNN's attention first."""
 
 Grid = tuple[int, int, int]
 """Patches in time, height and width."""
@@ -32,7 +37,8 @@ class VisionTower:
     """Runs the vision tower of a model whose weights stay where they are.
 
     :param model: ``Cosmos3OmniForConditionalGeneration``.
-    :param fused: Rotate with Triton's kernel (CUDA only).
+    :param fused: Rotate, add and normalise with Triton's kernels, GELU as the last step of its product (CUDA
+        only).
     """
 
     def __init__(self, model: Any, fused: bool = False) -> None:
@@ -47,6 +53,8 @@ class VisionTower:
         rope = getattr(config, 'rope_parameters', None) or {}
         self._theta = float(rope.get('rope_theta', 10000.0))
         self._kernels: Any = None
+        # The library's GELU is the tanh form: on CUDA alone.
+        self._joins_gelu = fused and config.hidden_act == 'gelu_pytorch_tanh'
         if fused:
             require('triton', 'model')
             from . import fused_kernels
@@ -108,20 +116,43 @@ class VisionTower:
         visual, functional = self._visual, self._torch.nn.functional
         embed = visual.patch_embed.proj
         x = functional.linear(pixels, embed.weight.flatten(1), embed.bias) + tables.positions
-        levels = []
+        levels, delta = [], None
         for index, block in enumerate(visual.blocks):
-            x = self._block(block, x, tables.cos, tables.sin, tables.grids)
+            x, delta = self._block(block, x, delta, tables.cos, tables.sin, tables.grids)
             if index in self._deep:
+                x, delta = x + delta, None
                 levels.append(visual.deepstack_merger_list[self._deep.index(index)](x))
-        return visual.merger(x), levels
+        return visual.merger(x if delta is None else x + delta), levels
+
+    def _add_norm(self, x: Any, delta: Any, norm: Any) -> tuple[Any, Any]:
+        """Return ``x + delta`` and its norm; ``delta`` may be None."""
+        if self._kernels is None:
+            x = x if delta is None else x + delta
+            return x, norm(x)
+        torch, width = self._torch, x.shape[1]
+        total, normed = x if delta is None else torch.empty_like(x), torch.empty_like(x)
+        self._kernels.add_layer_norm_kernel[(len(x),)](
+            x, x if delta is None else delta, norm.weight, norm.bias, total, normed, width, norm.eps,
+            HAS_DELTA=delta is not None, BLOCK=1 << (width - 1).bit_length(), num_warps=4)
+        return total, normed
+
+    def _feed(self, mlp: Any, x: Any) -> Any:
+        if not self._joins_gelu:
+            return mlp(x)
+        first = mlp.linear_fc1
+        return mlp.linear_fc2(self._torch._addmm_activation(first.bias, x, first.weight.t(), use_gelu=True))
 
     def compile_blocks(self) -> None:
         """Let torch compile the blocks, for training; one graph per set of grids."""
         self._block = self._torch.compile(self._block)  # type: ignore[method-assign]
 
-    def _block(self, block: Any, x: Any, cos: Any, sin: Any, grids: tuple[Grid, ...]) -> Any:
-        x = x + self._attend(block, block.norm1(x), cos, sin, grids)
-        return x + block.mlp(block.norm2(x))
+    def _block(
+        self, block: Any, x: Any, delta: Any, cos: Any, sin: Any, grids: tuple[Grid, ...],
+    ) -> tuple[Any, Any]:
+        """Return a block's input after its attention, and what its feed-forward adds to that."""
+        x, normed = self._add_norm(x, delta, block.norm1)
+        x, normed = self._add_norm(x, self._attend(block, normed, cos, sin, grids), block.norm2)
+        return x, self._feed(block.mlp, normed)
 
     def _attend(self, block: Any, x: Any, cos: Any, sin: Any, grids: tuple[Grid, ...]) -> Any:
         torch, heads, width = self._torch, self._heads, self._head_dim
@@ -133,7 +164,8 @@ class VisionTower:
             q_clip, k_clip, v_clip = (
                 part[first:first + patches].view(frames, rows * columns, heads, width).transpose(1, 2)
                 for part in (q, k, joined[:, 2]))
-            attended = torch.nn.functional.scaled_dot_product_attention(q_clip, k_clip, v_clip)
+            with cudnn_first(x.device) if CUDNN and self._kernels is not None else nullcontext():
+                attended = torch.nn.functional.scaled_dot_product_attention(q_clip, k_clip, v_clip)
             outputs.append(attended.transpose(1, 2).reshape(patches, -1))
             first += patches
         return block.attn.proj(outputs[0] if len(outputs) == 1 else torch.cat(outputs))

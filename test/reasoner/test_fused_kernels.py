@@ -118,3 +118,18 @@ def test_patches_turn_as_transformers_turns_them():
     expected = joined * cos[:, None, None] + turned * sin[:, None, None]
     near(q, expected[:, 0])
     near(k, expected[:, 1])
+
+
+@pytest.mark.parametrize('rows, width', [(5, 64), (3, 1152), (1, 33)])
+def test_sum_and_layer_norm(rows, width):
+    torch.manual_seed(0)
+    x, delta, weight, bias = draw(rows, width) + 3.0, draw(rows, width), draw(width), draw(width)
+    for added in (False, True):
+        total, normed = torch.zeros_like(x), torch.zeros_like(x)
+        fused_kernels.add_layer_norm_kernel[(rows,)](
+            x, delta, weight, bias, total, normed, width, 1e-6, HAS_DELTA=added,
+            BLOCK=1 << (width - 1).bit_length(),
+        )
+        want = x + delta if added else x
+        assert not added or torch.equal(total, want)
+        near(normed, torch.nn.functional.layer_norm(want, (width,), weight, bias, 1e-6))
