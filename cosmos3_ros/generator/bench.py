@@ -112,10 +112,10 @@ def run_bench(
         _reset_memory(device)
         policy_parts = None
         for variant in group:
-            policy = _make(checkpoint, device, variant, source, policy_parts)
+            policy = make_policy(checkpoint, device, variant, source, policy_parts)
             policy_parts = policy
             for tokens in prompt_tokens:
-                row = _measure(policy, variant, device, tokens, repeats, anew=variant is group[0])
+                row = measure(policy, variant, device, tokens, repeats, anew=variant is group[0])
                 rows.append(row)
                 if report is not None:
                     report(row)
@@ -133,9 +133,14 @@ def _grouped(variants: tuple[Variant, ...]) -> list[list[Variant]]:
     return list(groups.values())
 
 
-def _make(
+def make_policy(
     checkpoint: str, device: str, variant: Variant, source: RandomNano | None, sibling: Any,
 ) -> Cosmos3Policy:
+    """Return a variant's policy.
+
+    :param source: Random weights; None reads the checkpoint.
+    :param sibling: A policy with the same weights, which from now on samples as the variant says.
+    """
     plan, guidance = schedule(variant.steps, droid_joint.SHIFT), Guidance(
         droid_joint.GUIDANCE, variant.interval)
     if sibling is not None:
@@ -191,10 +196,14 @@ def droid_observation(seed: int = 0) -> Observation:
                 for slot in droid_joint.CAMERA_SLOTS})
 
 
-def _measure(
+def measure(
     policy: Cosmos3Policy, variant: Variant, device: str, tokens: int, repeats: int, *,
     anew: bool,
 ) -> Measurement:
+    """Time requests with a prompt of ``tokens`` tokens.
+
+    :param anew: Also forget everything that is kept for an instruction, and compare.
+    """
     instruction = instruction_of(policy, tokens)
     observation = droid_observation()
     started = perf_counter()
@@ -216,7 +225,7 @@ def _measure(
         backend.forget()
         same &= _equal(chunk, policy.generate(observation, instruction, seed=0))
         context_s = backend.context_s
-    resident, peak = _memory(device)
+    resident, peak = memory(device)
     return Measurement(
         variant=variant, prompt_tokens=len(policy.tokens_of(instruction)), request_ms=median(times),
         request_p99_ms=float(np.percentile(times, 99)),
@@ -251,7 +260,7 @@ def _used_gb(device: str) -> float:
     return float(total - free) / GIGA
 
 
-def _memory(device: str) -> tuple[float, float]:
+def memory(device: str) -> tuple[float, float]:
     """Return resident and peak memory in GB: on CUDA of the whole process, its context included."""
     if not device.startswith('cuda'):
         process = require('psutil', 'model').Process()

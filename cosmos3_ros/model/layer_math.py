@@ -41,7 +41,8 @@ def rotary_table(shape: TowerShape, positions: Any, device: Any, dtype: Any) -> 
     cos, sin = module.Cosmos3VLTextRotaryEmbedding(
         shape.head_dim, shape.rope_theta, shape.rope_sections)(
             position_ids=positions.cpu().unsqueeze(1), device=torch.device('cpu'), dtype=dtype)
-    return (cos.squeeze(0).unsqueeze(1).to(device), sin.squeeze(0).unsqueeze(1).to(device))
+    return (cos.squeeze(0).unsqueeze(1).contiguous().to(device),
+            sin.squeeze(0).unsqueeze(1).contiguous().to(device))
 
 
 def add(one: Any, other: Any) -> Any:
