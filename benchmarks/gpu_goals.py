@@ -97,6 +97,8 @@ def parts_gb(policy: Any) -> dict[str, float]:
 
 def device_source() -> Any:
     """Return random weights that never go to the host."""
+    import torch
+
     from cosmos3_ros.model.nano_weights import RandomNano, random_tensor
 
     class DeviceNano(RandomNano):
@@ -105,6 +107,16 @@ def device_source() -> Any:
         def get(self, name: str) -> Any:
             """Return a bfloat16 tensor."""
             return random_tensor(name, self._shapes[name], self._device)
+
+        def rows(self, name: str, ids: Any) -> Any:
+            """Return some rows on the host, as a checkpoint's file gives them.
+
+            Made whole on the device, the embedding's 1.2 GB would stay in the allocator with something
+            small of the policy's in their midst.
+            """
+            picked = self.get(name)[list(ids)].cpu()
+            torch.cuda.empty_cache()
+            return picked
 
     return DeviceNano(DEVICE)
 
