@@ -67,7 +67,7 @@ def choose_clips(options: dict[str, Any]) -> tuple[Any, list[Any], list[tuple[in
     settings = replace(settings, data=replace(settings.data, held_out=options['held_out']))
     recordings = [
         prepare_clips(entry, settings.reasoner, options['prepared'], settings.data.workers)
-        for entry in settings.data.datasets]
+        for entry in settings.data.reasoner_datasets]
     every = [
         (k, int(a)) for k, r in enumerate(recordings)
         for a in (np.arange(len(r)) if options['held_out'] >= 1.0

@@ -102,7 +102,7 @@ def measure_reasoner(place: Workplace, clips: int) -> dict[str, Any]:
     data = place.settings.data
     recordings = [
         prepare_clips(entry, settings, place.prepared, data.workers, place.progress)
-        for entry in data.datasets]
+        for entry in data.reasoner_datasets]
     examiner = Examiner(PromptBook.load(), settings)
     backend = CompiledBackend(
         place.output.directory, device=str(place.device), threads=None,

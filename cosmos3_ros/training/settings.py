@@ -26,12 +26,16 @@ class DatasetEntry:
     :param weight: Share of the samples, relative to the others'.
     :param blank_cameras: Camera slots that it lacks and that are shown black.
     :param window_stride: Every how many frames a training window starts.
+    :param policy: Whether the autoencoder and the generator learn from it.
+    :param reasoner: Whether the reasoner does; it needs the facts of ``cosmos3 sim record``.
     """
 
     path: str
     weight: float = 1.0
     blank_cameras: tuple[str, ...] = ()
     window_stride: int = 1
+    policy: bool = True
+    reasoner: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
@@ -56,7 +60,20 @@ class DataSettings:
         if not self.datasets:
             raise TrainingError('data.datasets: none arrived, at least one is needed')
         check_range('data', 'held_out', self.held_out, 0.0, 0.9)
+        if not self.policy_datasets and not self.reasoner_datasets:
+            raise TrainingError(
+                'data.datasets: each says policy: false and reasoner: false; nobody would learn')
         check_range('data', 'workers', self.workers, 1, 256)
+
+    @property
+    def policy_datasets(self) -> tuple[DatasetEntry, ...]:
+        """Those that the autoencoder and the generator learn from."""
+        return tuple(entry for entry in self.datasets if entry.policy)
+
+    @property
+    def reasoner_datasets(self) -> tuple[DatasetEntry, ...]:
+        """Those that the reasoner learns from."""
+        return tuple(entry for entry in self.datasets if entry.reasoner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +312,11 @@ class TrainingSettings:
         check_range('', 'seed', self.seed, 0, 2**31 - 1)
         if not self.stages:
             raise TrainingError(f'no stage arrived, at least one of {", ".join(STAGES)} is needed')
+        for stage in self.stages:
+            if not (self.data.reasoner_datasets if stage == 'reasoner' else self.data.policy_datasets):
+                raise TrainingError(
+                    f'data.datasets: none is for the stage {stage}; set '
+                    f'{"reasoner" if stage == "reasoner" else "policy"}: true in one')
 
     @property
     def stages(self) -> tuple[str, ...]:

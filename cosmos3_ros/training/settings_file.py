@@ -61,9 +61,17 @@ def read_section(kind: Any, document: Any, where: str) -> Any:
 
 
 def with_datasets(settings: TrainingSettings, paths: Sequence[str]) -> TrainingSettings:
-    """Return the settings with other datasets, or the same if ``paths`` is empty."""
+    """Return the settings with other datasets, or the same if ``paths`` is empty.
+
+    As many as the file has take the file's places one by one, with their weights and uses; otherwise all
+    count alike.
+    """
     if not paths:
         return settings
+    if len(paths) == len(settings.data.datasets):
+        placed = tuple(
+            replace(entry, path=path) for entry, path in zip(settings.data.datasets, paths, strict=True))
+        return replace(settings, data=replace(settings.data, datasets=placed))
     stride = settings.data.datasets[0].window_stride
     entries = tuple(DatasetEntry(path, window_stride=stride) for path in paths)
     return replace(settings, data=replace(settings.data, datasets=entries))

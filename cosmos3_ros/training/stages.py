@@ -74,11 +74,11 @@ class Workplace:
 
     @cached_property
     def recordings(self) -> list[Recording]:
-        """All datasets' composed views, prepared on first use."""
+        """Composed views of the policy's datasets, prepared on first use."""
         data = self.settings.data
         return [
             prepare_recording(entry, self.view, self.prepared, data.workers, self.progress)
-            for entry in data.datasets]
+            for entry in data.policy_datasets]
 
     @property
     def prepared(self) -> Path:
@@ -90,10 +90,17 @@ class Workplace:
         if done == total or done * 10 // total != (done - 1) * 10 // total:
             self.say(f'{what}: {done} of {total}')
 
-    def draws(self, sizes: Sequence[int], batch: int, stream: int) -> WeightedDraws:
-        """Return which samples each step takes, of all datasets with their weights."""
-        weights = [entry.weight for entry in self.settings.data.datasets]
-        return WeightedDraws(sizes, weights, batch, self.settings.seed * 16 + stream)
+    def draws(
+        self, sizes: Sequence[int], batch: int, stream: int, entries: Sequence[DatasetEntry] | None = None,
+    ) -> WeightedDraws:
+        """Return which samples each step takes, of several datasets with their weights.
+
+        :param sizes: Samples of each.
+        :param entries: The datasets; None: the policy's.
+        """
+        chosen = self.settings.data.policy_datasets if entries is None else entries
+        return WeightedDraws(
+            sizes, [entry.weight for entry in chosen], batch, self.settings.seed * 16 + stream)
 
     def loop(self, stage: str, objective: Any, draw: Callable[[int], Any]) -> TrainingLoop:
         """Return the loop of a stage, resumed if it was begun before."""
@@ -113,7 +120,7 @@ def run_vae(place: Workplace) -> StageResult:
     data = place.settings.data
     starts = [
         recording.starts(data.held_out, entry.window_stride)
-        for recording, entry in zip(place.recordings, data.datasets, strict=True)]
+        for recording, entry in zip(place.recordings, data.policy_datasets, strict=True)]
     vae = load_vae(place.checkpoint, 'cpu', 'float32').to(place.device)
     objective = VaeObjective(
         vae, place.recordings, starts, settings, place.view, place.device, place.settings.seed)
@@ -143,14 +150,14 @@ def run_reasoner(place: Workplace) -> StageResult:
     data = place.settings.data
     recordings = [
         prepare_clips(entry, settings, place.prepared, data.workers, place.progress)
-        for entry in data.datasets]
+        for entry in data.reasoner_datasets]
     anchors = [r.anchors(data.held_out, held_out=False) for r in recordings]
     model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
     objective = ReasonerObjective(
         model, tokenizer, recordings, anchors, Examiner(PromptBook.load(), settings),
         VideoSettings.load(place.output.directory, settings.frames * settings.max_frame_pixels), settings,
         place.settings.seed)
-    draws = place.draws([len(a) for a in anchors], settings.optimiser.batch, 2)
+    draws = place.draws([len(a) for a in anchors], settings.optimiser.batch, 2, data.reasoner_datasets)
     loop = place.loop('reasoner', objective, draws)
     result = loop.run(place.remaining_s, place.note)
     if result.done and place.accelerator.is_main_process:
@@ -200,7 +207,7 @@ def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int |
     keep = 'cpu' if settings is not None and settings.latents == 'host' else place.device
     encoder: ClipEncoder | None = None
     found = []
-    for recording, entry in zip(place.recordings, place.settings.data.datasets, strict=True):
+    for recording, entry in zip(place.recordings, place.settings.data.policy_datasets, strict=True):
         starts = np.asarray(recording.starts(
             place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
         jitter = settings.picture_jitter if settings is not None and not held_out else 0.0

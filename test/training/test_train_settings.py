@@ -120,3 +120,38 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert '--resume' in capsys.readouterr().err
     assert main(['train', str(file), '--out', str(tmp_path / 'out'), '--device', 'cuda:77']) == 1
     assert 'cuda:77' in capsys.readouterr().err
+
+
+TWO = """
+name: test
+start: {preset: micro}
+data: {datasets: [{path: one, weight: 3, reasoner: false}, {path: other, policy: false}]}
+reasoner: {optimiser: {steps: 4, batch: 2, learning_rate: 1e-3}}
+generator: {optimiser: {steps: 4, batch: 2, learning_rate: 1e-3}}
+"""
+
+
+def test_datasets_have_their_uses(tmp_path):
+    data = load(tmp_path, TWO).data
+    assert [e.path for e in data.policy_datasets] == ['one']
+    assert [e.path for e in data.reasoner_datasets] == ['other']
+
+
+@pytest.mark.parametrize(('old', 'new', 'words'), [
+    ('policy: false', 'reasoner: false', ('reasoner', 'reasoner: true')),
+    (', reasoner: false', ', policy: false', ('generator', 'policy: true')),
+    ('policy: false', 'policy: no way', ('data.datasets[1].policy', 'no way', 'bool')),
+])
+def test_a_stage_without_a_dataset_is_refused(tmp_path, old, new, words):
+    with pytest.raises(TrainingError) as refusal:
+        load(tmp_path, TWO.replace(old, new))
+    assert all(word in str(refusal.value) for word in words)
+
+
+def test_as_many_paths_as_datasets_take_their_places(tmp_path):
+    settings = load(tmp_path, TWO)
+    data = with_datasets(settings, ['a', 'b']).data
+    assert [(e.path, e.weight, e.policy, e.reasoner) for e in data.datasets] == [
+        ('a', 3.0, True, False), ('b', 1.0, False, True)]
+    only = with_datasets(settings, ['c']).data.datasets
+    assert [(e.path, e.weight, e.policy, e.reasoner) for e in only] == [('c', 1.0, True, True)]
