@@ -19,10 +19,16 @@ PACE_STEP_S = 0.01
 PACE_SAMPLES = 4096
 # Shares of the limits that a reference may use, so that the tracker has room to correct.
 VELOCITY_SHARE = 0.93
+# With a tracker that looks ahead, velocities count as their mean over MEAN_WINDOW_S where no instant is past
+# PEAK_SHARE and the mean asks for no less than BRIEF_PACE. One joint makes up such an excess within the
+# window; slowing down for it would make all joints late until a chunk arrives that was observed after it.
+# All else counts instant by instant.
+PEAK_SHARE = 1.25
+BRIEF_PACE = 0.8
 ACCELERATION_SHARE = 1.5
 # Accelerations count as the mean over this time: what is shorter (a jittering recording) the tracker
 # smooths at the cost of a milliradian, while slowing down for it would cost the lag of every stumble.
-ACCELERATION_WINDOW_S = 0.2
+MEAN_WINDOW_S = 0.2
 POINT_SPEED_SHARE = 0.9
 # A reference that asks for infinite speed would never end at pace zero.
 PACE_MIN = 1e-3
@@ -42,6 +48,7 @@ class Governor:
         self._scale_ns: int | None = None
         self._ramp_ns: int | None = None
         self._latency: LatencyAssessment | None = None
+        self._looks_ahead = config.tracker == 'mpc'
         limits, names = robot.limits, robot.kinematics.point_names
         self._bend = ACCELERATION_SHARE * limits.acceleration_rad_s2
         point_limits = {'tool': robot.profile.tcp_speed_m_s, 'elbow': robot.profile.elbow_speed_m_s}
@@ -125,7 +132,7 @@ class Governor:
         # One column for each thing that may bound the pace.
         table = np.empty((count, len(self._causes)))
         with np.errstate(divide='ignore', invalid='ignore'):
-            np.divide(self._allowed_speed(q, v), np.abs(v), out=table[:, :joints])
+            table[:, :joints] = self._pace_for_speed(q, v, step_s)
             np.divide(self._bend, np.abs(_mean_acceleration(v, step_s)), out=table[:, joints: 2 * joints])
             np.sqrt(table[:, joints: 2 * joints], out=table[:, joints: 2 * joints])
             np.divide(self._point_speeds * step_s, self._step_lengths(q), out=table[:, 2 * joints:])
@@ -143,14 +150,26 @@ class Governor:
         lengths[:-1] = np.sqrt(((path[..., 1:] - path[..., :-1]) ** 2).sum(axis=1)).T
         return lengths
 
-    def _allowed_speed(self, q: Array, v: Array) -> Array:
-        """Return how fast each joint may be where the reference is, (M, joints)."""
+    def _pace_for_speed(self, q: Array, v: Array, step_s: float) -> Array:
+        """Return the pace that the velocity of each joint allows at each sample, (M, joints)."""
+        limit = self._speed_limit(q, v)
+        instant: Array = limit / np.abs(v)
+        pace = VELOCITY_SHARE * instant
+        if not self._looks_ahead:
+            return pace
+        mean = VELOCITY_SHARE * limit / np.abs(_mean_velocity(q, v, step_s))
+        brief = np.minimum(mean, PEAK_SHARE * instant)
+        # Paced, the window lasts longer in the node's time: hence the bound on the pace.
+        return np.where(brief >= BRIEF_PACE, np.maximum(brief, pace), pace)
+
+    def _speed_limit(self, q: Array, v: Array) -> Array:
+        """Return how fast each joint may be where the reference is, (joints,) or (M, joints)."""
         limits = self._robot.limits
         if limits.envelope is None:
-            return VELOCITY_SHARE * limits.velocity_rad_s
+            return limits.velocity_rad_s
         low, high = limits.velocity_bounds(np.clip(q, limits.lower_rad, limits.upper_rad))
         # Never zero, or a joint at rest where the envelope allows no motion would divide zero by zero.
-        return np.maximum(VELOCITY_SHARE * np.where(v > 0.0, high, -low), 1e-9)
+        return np.maximum(np.where(v > 0.0, high, -low), 1e-9)
 
     def _smooth(self, pace: Array, step_s: float) -> list[float]:
         """Return the highest pace below ``pace`` (M,) whose square grows and falls by at most 2 slew dtau."""
@@ -161,9 +180,22 @@ class Governor:
         return smooth
 
 
+def _mean_velocity(position: Array, velocity: Array, step_s: float) -> Array:
+    """Return the change of ``position`` (M, joints) over the window around each sample, per second.
+
+    Before the first sample the motion counts as uniform, after the last as rest.
+    """
+    half = max(1, round(0.5 * MEAN_WINDOW_S / step_s))
+    ahead = step_s * np.arange(-half, 0.0)[:, None]
+    padded = np.concatenate([
+        position[:1] + ahead * velocity[:1], position, np.repeat(position[-1:], half, axis=0)])
+    mean: Array = (padded[2 * half:] - padded[: -2 * half]) / (2 * half * step_s)
+    return mean
+
+
 def _mean_acceleration(velocity: Array, step_s: float) -> Array:
     """Return the change of ``velocity`` (M, joints) over the window around each sample, per second."""
-    half = max(1, round(0.5 * ACCELERATION_WINDOW_S / step_s))
+    half = max(1, round(0.5 * MEAN_WINDOW_S / step_s))
     padded = np.concatenate([
         np.repeat(velocity[:1], half, axis=0), velocity, np.zeros((half, velocity.shape[1]))])
     mean: Array = (padded[2 * half:] - padded[: -2 * half]) / (2 * half * step_s)
