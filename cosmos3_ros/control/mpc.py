@@ -5,16 +5,19 @@ of the one before it: what is left of that plan, followed by rest, is then feasi
 are opened to hold it exactly. Limits hold between nodes as well: a joint's velocity leaves the line
 between two nodes by at most j h^2 / 8, its position by at most a h^2 / 8 (interpolation error of a
 quadratic), and the bounds at the nodes are tightened by that much.
+
+The rows of the velocity envelopes are most of a QP that has them, and rarely bind. So each joint is solved
+without them first: an optimum that keeps them is the optimum with them. Only the others are solved again.
 """
 
 from dataclasses import dataclass
 
-import daqp
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import MpcWeights
 from .envelope import Chord
+from .joint_qps import JointQps
 from .plan import Plan
 from .triple_integrator import Prediction
 
@@ -23,10 +26,7 @@ Array = NDArray[np.float64]
 # Relative distance that the solver keeps from a limit, so that its tolerance (1e-6 of a limit on a
 # row scaled by that limit) can never reach it.
 SOLVER_MARGIN = 1e-4
-EQUALITY = 5
-"""DAQP's constraint sense: active and immutable."""
 UNBOUNDED = 1e30
-OPTIMAL = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,12 +80,11 @@ class Mpc:
              + weights.velocity * weighted_v.T @ p.free_v[:, 1:]).T,
             -weights.position * weighted_q, -weights.velocity * weighted_v]))
         self._gradient_scale = (jerk * self._cost_scale)[:, None]
-        self._hessian = [
+        hessians = [
             np.ascontiguousarray(hessian * jerk[j] ** 2 * self._cost_scale[j]) for j in range(joints)]
 
         chords_of = [[c for c in bounds.chords if c.joint == j] for j in range(joints)]
-        self._rows: list[Array] = []
-        self._sense: list[NDArray[np.int32]] = []
+        every_row: list[Array] = []
         # The chords' constraints, sign (v - slope q) / speed, as products with v and q; their limits; and the
         # joint and first row of each.
         count = len(bounds.chords)
@@ -93,7 +92,9 @@ class Mpc:
         self._chord_limit = np.zeros(count)
         places: list[tuple[int, int]] = []
         for j in range(joints):
-            blocks = [p.forced_q, p.forced_v[:-1] / speed[j], p.forced_a[:-1] / bend[j]]
+            blocks = [
+                p.forced_q, p.forced_v[:-1] / speed[j], p.forced_a[:-1] / bend[j],
+                np.stack([p.forced_v[-1] / speed[j], p.forced_a[-1] / bend[j]])]
             for i, chord in enumerate(chords_of[j]):
                 sign = 1.0 if chord.upper else -1.0
                 blocks.append(sign * (p.forced_v - chord.slope * p.forced_q) / speed[j])
@@ -102,22 +103,21 @@ class Mpc:
                 self._chord_limit[column] = (sign * chord.offset - loss) / speed[j] - SOLVER_MARGIN
                 self._chord_v[j, column] = sign / speed[j]
                 self._chord_q[j, column] = -sign * chord.slope / speed[j]
-                places.append((j, 4 * n - 2 + i * n))
-            blocks.append(np.stack([p.forced_v[-1] / speed[j], p.forced_a[-1] / bend[j]]))
-            rows = np.ascontiguousarray(jerk[j] * np.vstack(blocks))
-            self._rows.append(rows)
-            sense = np.zeros(n + len(rows), dtype=np.int32)
-            sense[-2:] = EQUALITY
-            self._sense.append(sense)
-        # Bounds as one row per joint, jerk first, of which a joint without chords uses less; and what
-        # all joints have, one column per joint: limits, the free response, and the scale of each row.
-        lengths = np.array([len(sense) for sense in self._sense])
-        self._upper_table = np.empty((joints, int(lengths.max())))
+                places.append((j, (4 + i) * n))
+            every_row.append(np.ascontiguousarray(jerk[j] * np.vstack(blocks)))
+        rest = [slice(4 * n - 2, 4 * n)] * joints
+        self._plain = JointQps(hessians, [rows[: 3 * n] for rows in every_row], rest)
+        self._enveloped = JointQps(hessians, every_row, rest)
+        # Bounds as one row per joint: jerk, what all joints have, rest, chords, which a joint may lack;
+        # and of what all joints have, one column per joint: limits, the free response, the scale of each row.
+        lengths = [n + len(rows) for rows in every_row]
+        self._upper_table = np.empty((joints, max(lengths)))
         self._lower_table = np.empty_like(self._upper_table)
-        self._upper_bound = [self._upper_table[j, :lengths[j]] for j in range(joints)]
-        self._lower_bound = [self._lower_table[j, :lengths[j]] for j in range(joints)]
-        self._rest_at = np.arange(joints)[:, None], lengths[:, None] + np.array([-2, -1])
+        self._bounds_of = [
+            (self._upper_table[j, :m], self._lower_table[j, :m]) for j, m in enumerate(lengths)]
+        self._plain_bounds_of = [(high[: 4 * n], low[: 4 * n]) for high, low in self._bounds_of]
         place = np.array(places, dtype=np.intp).reshape(-1, 2)
+        self._chord_joint = place[:, 0]
         self._chord_at = place[:, :1], place[:, 1:] + np.arange(n)
         self._lower_table[self._chord_at] = -UNBOUNDED
         sizes = (n, n, n - 1, n - 1)
@@ -131,7 +131,7 @@ class Mpc:
         # The same rows of a plan's nodes: jerks, positions, velocities, accelerations.
         grid = np.arange(4 * (n + 1)).reshape(4, n + 1)
         self._of_plan = np.concatenate([grid[3, :-1], grid[0, 1:], grid[1, 1:-1], grid[2, 1:-1]])
-        self._models: list[daqp.Model] | None = None
+        self._is_new = True
 
     def solve(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array | None:
         """Return the jerks (N, joints) that follow the reference best, or None if a QP failed.
@@ -140,17 +140,20 @@ class Mpc:
         :param kept: What is left of the committed plan from that node on; always feasible.
         :param position: Shape (N, joints), the reference at nodes 1..N; likewise ``velocity``.
         """
-        gradient = self._assemble(state, kept, position, velocity)
+        gradient, free = self._assemble(state, kept, position, velocity)
         for _ in range(2):
-            jerk = self._solve_all(gradient)
+            jerk = self._solve_all(gradient, kept, free)
             if jerk is not None:
                 return jerk
             # A warm start can end in a bad working set: once more from scratch.
-            self._models = None
+            self._plain.restart()
+            self._enveloped.restart()
         return None
 
-    def _assemble(self, state: Array, kept: Plan, position: Array, velocity: Array) -> Array:
-        """Fill the bounds in place; return the gradients (joints, N)."""
+    def _assemble(
+        self, state: Array, kept: Plan, position: Array, velocity: Array,
+    ) -> tuple[Array, Array]:
+        """Fill all bounds but the chords' in place; return gradients (joints, N) and the free response."""
         # Relative to the present position, so that standing still at the reference costs exactly nothing.
         causes = np.concatenate([state[1:], position - state[0], velocity])
         gradient: Array = causes.T @ self._gradient
@@ -167,42 +170,52 @@ class Mpc:
             wide *= self._row_scale
             table[:, :rows] = wide.T
         end = (free[rows:] * self._rest_scale).T
-        self._lower_table[self._rest_at] = end
-        self._upper_table[self._rest_at] = end
-        if len(self._chord_limit):
-            self._assemble_chords(kept, free)
-        return gradient
+        self._lower_table[:, rows: rows + 2] = end
+        self._upper_table[:, rows: rows + 2] = end
+        return gradient, free
 
-    def _assemble_chords(self, kept: Plan, free: Array) -> None:
-        """Fill the rows of the velocity envelopes; ``free`` as ``_free`` has its rows."""
-        n = self._n
-        free_v = np.concatenate([free[2 * n: 3 * n - 1], free[-2:-1]])
+    def _assemble_chords(self, kept: Plan, free_q: Array, free_v: Array) -> None:
+        """Fill the rows of the velocity envelopes, given the free response, (N, joints) each."""
         left = kept.velocity[1:] @ self._chord_v + kept.position[1:] @ self._chord_q
         np.maximum(left, self._chord_limit, out=left)
         left -= free_v @ self._chord_v
-        left -= free[n: 2 * n] @ self._chord_q
+        left -= free_q @ self._chord_q
         self._upper_table[self._chord_at] = left.T
 
-    def _solve_all(self, gradient: Array) -> Array | None:
-        """Solve the QP of every joint; None if one of them has no optimum."""
-        first = self._models is None
-        if self._models is None:
-            self._models = [daqp.Model() for _ in range(self._joints)]
-        jerk: Array = np.empty((self._n, self._joints))
-        for j, model in enumerate(self._models):
-            high, low = self._upper_bound[j], self._lower_bound[j]
-            if first:
-                flag, _ = model.setup(
-                    self._hessian[j], gradient[j], self._rows[j], high.copy(), low.copy(),
-                    self._sense[j].copy())
-                if flag < 0:
-                    return None
-            elif model.update(f=gradient[j], bupper=high, blower=low) < 0:
-                return None
-            x, _, flag, _ = model.solve()
-            if flag != OPTIMAL:
+    def _solve_all(self, gradient: Array, kept: Plan, free: Array) -> Array | None:
+        """Solve the QP of every joint; None if one of them has no optimum.
+
+        :param free: Free response, in rows as ``_free`` has them.
+        """
+        n = self._n
+        jerk: Array = np.empty((n, self._joints))
+        for j, bounds in enumerate(self._plain_bounds_of):
+            x = self._plain.solve(j, gradient[j], *bounds)
+            if x is None:
                 return None
             jerk[:, j] = x
         jerk *= self._bounds.jerk_rad_s3
+        if len(self._chord_limit) and not self._keep_envelopes(jerk, gradient, kept, free):
+            return None
         # NaN compares false, so it is refused too.
         return jerk if bool(np.abs(jerk).max() < np.inf) else None
+
+    def _keep_envelopes(self, jerk: Array, gradient: Array, kept: Plan, free: Array) -> bool:
+        """Solve the joints of ``jerk`` (N, joints) past a chord again; False if one has no optimum."""
+        n, p = self._n, self._prediction
+        free_q, free_v = free[n: 2 * n], np.concatenate([free[2 * n: 3 * n - 1], free[-2:-1]])
+        found = (free_v + p.forced_v @ jerk) @ self._chord_v + (free_q + p.forced_q @ jerk) @ self._chord_q
+        # NaN is past everything.
+        past = set(self._chord_joint[~(found <= self._chord_limit).all(axis=0)].tolist())
+        if self._is_new:
+            # The first time is slow, so it belongs into the warm-up.
+            past, self._is_new = set(self._chord_joint.tolist()), False
+        if not past:
+            return True
+        self._assemble_chords(kept, free_q, free_v)
+        for j in sorted(past):
+            x = self._enveloped.solve(j, gradient[j], *self._bounds_of[j])
+            if x is None:
+                return False
+            jerk[:, j] = x * self._bounds.jerk_rad_s3[j]
+        return True
