@@ -21,6 +21,8 @@ SERVED_POLICIES = ('openpi', 'vllm_omni', 'nim')
 SOURCE_PREFIX = 'lerobot:'
 SHADOW_STATE_HZ = 100.0
 """On a recorded episode nothing is commanded, so the plan is recorded through controller_state instead."""
+JOINT_STATE_LISTENERS = 3
+"""Generator, controller and recorder: a replay waits for them before its first joint state."""
 FINAL_COUNTS_S = 2.5
 RECORDER_CLOSE_S = 20.0
 REST_TIMEOUT_S = 5.0
@@ -172,7 +174,7 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
         controller['state_rate_hz'] = SHADOW_STATE_HZ
         sources = [NodeSpec('replay', {
             'robot': args.robot, 'source': str(episode.root.resolve()), 'episode': args.episode,
-            'blank_cameras': blank})]
+            'blank_cameras': blank, 'joint_states_listeners': JOINT_STATE_LISTENERS})]
     elif blank:
         from ..robots import load_robot
         slots = [slot.name for slot in load_robot(args.robot).cameras]
@@ -230,12 +232,21 @@ def _counts(live: Running) -> dict[str, Any]:
     sent = sum(int(n) for key, n in (replay.values if replay is not None else {}).items()
                if key.startswith('images.'))
     generator = monitor.reports.get('generator')
+    joints = {key: value('controller', f'joint_states_{key}') for key in ('missed', 'before', 'newest')}
+    replayed = value('replay', 'joint_states')
     return {
         'images_sent': sent,
         'images_received': sum(monitor.images_received('perception').values()),
         'images_received_generator': sum(monitor.images_received('generator').values()),
-        'joint_states_sent': value('replay', 'joint_states'),
+        # Of the episode; the pose that is held after its end is received too, and counted apart.
+        'joint_states_sent': replayed,
+        'joint_states_held': value('replay', 'joint_states_held'),
         'joint_states_received': value('controller', 'joint_states'),
+        # All that was sent up to the newest that was heard, from the publisher's own numbers.
+        'joint_states_missed': joints['missed'],
+        'joint_states_before': joints['before'],
+        'joint_states_newest': joints['newest'],
+        'joint_states_lost': joints['missed'] + joints['before'] + max(0, replayed - joints['newest']),
         'observations': value('generator', 'observations'),
         'observations_refused': value('generator', 'observations_refused'),
         'scene_reports': monitor.scenes,

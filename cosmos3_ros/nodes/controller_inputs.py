@@ -19,6 +19,7 @@ from .control_time import ControlTime
 from .diagnostics import Level, Report
 from .guarding import guarded
 from .joint_reader import JointReader
+from .message_account import MessageAccount
 from .messages import NonFiniteError, chunk_from_message, other_joints
 from .polled_subscription import PolledSubscription
 from .qos import make_profile, qos_profile
@@ -52,6 +53,7 @@ class ControllerInputs:
         self._reader = JointReader(robot.joint_names, robot.gripper)
         self._clock: PolledSubscription | None = None
         self._joints: PolledSubscription | None = None
+        self._joint_account = MessageAccount()
         self._orders: tuple[PolledSubscription, ...] = ()
         self._orders_due_ns = 0
         self.stop_held = False
@@ -61,7 +63,8 @@ class ControllerInputs:
 
     def subscribe(self) -> None:
         """Begin to listen to what the control thread polls."""
-        self._joints = self._listen(JointState, 'joint_states', self._on_joints)
+        self._joint_account = MessageAccount()
+        self._joints = self._listen(JointState, 'joint_states', self._on_joints, self._joint_account)
         self._orders = (
             self._listen(Bool, 'stop', self._on_stop_topic),
             self._listen(Float64, 'speed_scale', self._on_speed_scale))
@@ -69,9 +72,11 @@ class ControllerInputs:
             self._clock = PolledSubscription(
                 self._node, ClockMessage, '/clock', make_profile('best_effort', CLOCK_DEPTH), self._on_clock)
 
-    def _listen(self, message_type: Any, topic: str, callback: Any) -> PolledSubscription:
+    def _listen(
+        self, message_type: Any, topic: str, callback: Any, account: MessageAccount | None = None,
+    ) -> PolledSubscription:
         return PolledSubscription(
-            self._node, message_type, topic, qos_profile(self._node.values, topic), callback)
+            self._node, message_type, topic, qos_profile(self._node.values, topic), callback, account)
 
     def poll_clock(self) -> None:
         """Take in what time it is; called by the control thread before :meth:`poll`."""
@@ -89,7 +94,8 @@ class ControllerInputs:
                 subscription.poll()
 
     def diagnose(self, report: Report) -> None:
-        """Name the publishers that cannot be heard because of their QoS."""
+        """Tell what joint states were missed; name publishers that cannot be heard because of their QoS."""
+        report.put(**self._joint_account.values('joint_states'))
         for subscription in (self._clock, self._joints, *self._orders):
             mismatch = '' if subscription is None else subscription.find_mismatch()
             if mismatch:

@@ -16,6 +16,8 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
+from .message_account import MessageAccount
+
 if TYPE_CHECKING:
     from .base import LifecycleBase
 
@@ -41,13 +43,15 @@ class PolledSubscription:
 
     :param node: The node that owns the subscription.
     :param callback: Called in the poller's thread; must not raise (see ``base.guarded``).
+    :param account: Told of every message.
     """
 
     def __init__(
         self, node: LifecycleBase, message_type: Any, topic: str, profile: QoSProfile,
-        callback: Callable[[Any], None],
+        callback: Callable[[Any], None], account: MessageAccount | None = None,
     ) -> None:
         self._node = node
+        self._account = account
         self._topic = topic
         self._callback = callback
         # Without QoS event handlers: their wait set is woken by data as well, and as long as the data is
@@ -86,6 +90,8 @@ class PolledSubscription:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                 if taken is None:
                     return True
+                if self._account is not None:
+                    self._account.take(taken[1])
                 self._callback(taken[0])
         except InvalidHandle:
             return False

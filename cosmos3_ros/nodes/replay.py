@@ -27,6 +27,7 @@ from .run import run_node
 DECODED_AHEAD = 15
 """Frames kept ready per camera: a second of DROID, so that a slow decode is never seen outside."""
 CLOCK_HZ = 100.0
+LISTENERS_S = 10.0
 
 
 class ReplayNode(LifecycleBase):
@@ -49,6 +50,9 @@ class ReplayNode(LifecycleBase):
         Parameter('speed', float, 1.0, 'Playback speed.', unit='x', range=(0.05, 20.0), read_only=True),
         Parameter('lead_s', float, 1.0, 'Joint states of the first pose before the first image.', unit='s',
                   range=(0.0, 60.0), read_only=True),
+        Parameter('joint_states_listeners', int, 0,
+                  'Subscriptions of joint_states to wait for before the first message, so that none of them '
+                  'misses it; activation fails without them after 10 s.', range=(0, 100), read_only=True),
         Parameter('publish_clock', bool, False,
                   'Publish /clock with recorded time; other nodes then need use_sim_time.', read_only=True),
         *qos_parameters('images', 'joint_states'),
@@ -105,9 +109,18 @@ class ReplayNode(LifecycleBase):
         """Begin to play."""
         if self._finished:
             raise SetupError('the episode was played; clean up and configure to play it again')
+        self._wait_for_listeners()
         self._stopping.clear()
         self._player = threading.Thread(target=self._run, name='player', daemon=True)
         self._player.start()
+
+    def _wait_for_listeners(self) -> None:
+        wanted, deadline_s = self.values['joint_states_listeners'], time.monotonic() + LISTENERS_S
+        while (found := self._joints.get_subscription_count()) < wanted:
+            if time.monotonic() > deadline_s:
+                raise SetupError(
+                    f'joint_states: {found} subscriptions found, joint_states_listeners asks for {wanted}')
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop playing. An episode that was interrupted does not go on."""
@@ -154,6 +167,7 @@ class ReplayNode(LifecycleBase):
             if self._clock_publisher is not None:
                 self._clock_publisher.publish(ClockMessage(clock=to_time(stamp_ns)))
             self._publish_joints(due.time_s, stamp_ns)
+            self.counters.add('joint_states')
             return
         for slot, (publisher, frame_id) in self._cameras.items():
             frame = self._decoders[slot].take()
@@ -168,7 +182,6 @@ class ReplayNode(LifecycleBase):
         message.position = array('d', [*position, robot.gripper.to_joint(gripper)])
         message.velocity = array('d', [*(velocity * self.values['speed']), 0.0])
         self._joints.publish(message)
-        self.counters.add('joint_states')
 
     def _hold_last_pose(self) -> None:
         """Keep the last joint state fresh: the end of a recording is no fault of the robot."""
@@ -181,6 +194,7 @@ class ReplayNode(LifecycleBase):
             if self._clock_publisher is not None:
                 self._clock_publisher.publish(ClockMessage(clock=to_time(stamp_ns)))
             self._publish_joints(end_s, stamp_ns)
+            self.counters.add('joint_states_held')
 
     def diagnose(self, report: Report) -> None:
         """Progress and how late the player is."""
