@@ -84,6 +84,7 @@ class Attempt:
     :param went_on: After ``perception``: chunks kept coming and nothing stopped.
     :param held: After ``controller``: the simulator noticed the end of commands.
     :param exit_code: After ``sigterm``: of the controller.
+    :param broken: What did not come after the strike, though it was waited for.
     """
 
     struck: str
@@ -96,6 +97,7 @@ class Attempt:
     went_on: bool | None = None
     held: bool | None = None
     exit_code: int | None = None
+    broken: str = ''
 
 
 class KillGraph:
@@ -132,6 +134,7 @@ class KillGraph:
         self._recorder: ManagedProcess | None = None
         self._relayed = False
         self._to_repair = ''
+        self._attempt = Attempt('', 0, 0.0)
         self._stalls = StallWatch()
         self._runner = EpisodeRunner(live.session, live.monitor, lambda: None)
         node = live.session.node
@@ -162,7 +165,7 @@ class KillGraph:
 
         :raises CommandError: The outcome did not come, or the graph cannot be repaired.
         """
-        attempt = Attempt(struck, seed, delay_s)
+        self._attempt = attempt = Attempt(struck, seed, delay_s)
         self._prepare(relayed=struck == 'joint_states')
         self._stalls.take()
         monitor = self._live.monitor
@@ -193,6 +196,15 @@ class KillGraph:
         if stall_s > STALL_S:
             attempt.disturbed = f'the machine stalled for {stall_s:.1f} s'
         self._to_repair = struck
+        return attempt
+
+    def give_up(self, reason: str) -> Attempt:
+        """End the attempt in which something did not come, and return it; nothing can be struck after it."""
+        attempt = self._attempt
+        attempt.ended_ns, attempt.broken = time.time_ns(), reason
+        stall_s = self._stalls.take()
+        if attempt.struck_ns and stall_s > STALL_S:
+            attempt.disturbed = f'the machine stalled for {stall_s:.1f} s'
         return attempt
 
     def _hit(self, attempt: Attempt) -> None:

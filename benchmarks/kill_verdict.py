@@ -73,7 +73,8 @@ class _Measured:
             position.append(np.asarray(message.position)[order])
             velocity.append(np.asarray(message.velocity)[order])
         self.arrived_ns = np.array(arrivals, dtype=np.int64)
-        self.position, self.velocity = np.array(position), np.array(velocity)
+        self.position, self.velocity = (
+            np.array(rows).reshape(-1, len(joint_names)) for rows in (position, velocity))
 
     def window(self, begin_ns: int, end_ns: int) -> tuple[NDArray[np.int64], Any, Any]:
         part = slice(*np.searchsorted(self.arrived_ns, [begin_ns, end_ns]))
@@ -121,6 +122,8 @@ def _judge_one(
     for wanted, found in (('went on', attempt.went_on), ('was held', attempt.held)):
         if found is False:
             faults.append(f'not seen: the arm {wanted}')
+    if attempt.broken:
+        faults.append(attempt.broken)
     if attempt.exit_code:
         faults.append(f'the controller ended with exit code {attempt.exit_code}')
     return Verdict(
