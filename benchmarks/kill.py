@@ -117,7 +117,10 @@ def run(
                 if not attempt.disturbed:
                     break
         graph.finish()
-    verdicts = judge(graph.bag, [attempt for _, attempt in attempts], limits)
+    if broken:
+        output.say(f'broken: {broken}')
+    # A graph that broke before the first strike has recorded nothing to judge.
+    verdicts = judge(graph.bag, [attempt for _, attempt in attempts], limits) if attempts else []
     return [(task, verdict) for (task, _), verdict in zip(attempts, verdicts, strict=True)], broken
 
 
