@@ -3,6 +3,8 @@
 import sys
 import time
 
+from rclpy.duration import Duration
+
 from cosmos3_ros.contracts import ControllerMode, StopReason
 from cosmos3_ros.control import Controller
 import cosmos3_ros.msg as msg
@@ -24,6 +26,9 @@ from .run import run_node
 # A brake from full speed ends within the profile's braking time (at most 0.5 s in shipped profiles).
 BRAKE_WAIT_S = 1.5
 BRAKE_POLL_S = 0.005
+# A publisher that is destroyed takes with it what a reliable subscriber has not got yet: the last state, which
+# says how the stop ended, would be missing on a busy machine. The arm rests by then.
+LAST_STATE_S = 0.5
 # Until the first joint state has come there is nothing to start from; this often it is tried again.
 BEGIN_RETRY_S = 0.05
 STOPPED_BEFORE = 'a stop is latched from before, call ~/reset'
@@ -126,6 +131,7 @@ class ControllerNode(LifecycleBase):
             if controller.mode is ControllerMode.SHADOW:
                 controller.disarm(self._time.now_ns())
             self._publish_state()
+            self._state.wait_for_all_acked(Duration(seconds=LAST_STATE_S))
             self._time.follow(None)
             self._state_timer.reset()
         self._loop = None
