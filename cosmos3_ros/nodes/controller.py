@@ -26,8 +26,8 @@ from .run import run_node
 # A brake from full speed ends within the profile's braking time (at most 0.5 s in shipped profiles).
 BRAKE_WAIT_S = 1.5
 BRAKE_POLL_S = 0.005
-# A publisher that is destroyed takes with it what a reliable subscriber has not got yet: the last state, which
-# says how the stop ended, would be missing on a busy machine. The arm rests by then.
+# A publisher that is destroyed takes with it what a reliable subscriber has not got yet: on a busy machine
+# the last state, which says how the stop ended. The arm rests by then.
 LAST_STATE_S = 0.5
 # Until the first joint state has come there is nothing to start from; this often it is tried again.
 BEGIN_RETRY_S = 0.05
