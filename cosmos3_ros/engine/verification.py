@@ -153,7 +153,8 @@ def _steps(
     yield STEPS[3]
     loaded = load_tower(directory, manifest, source, executor)
     yield STEPS[4]
-    compared = pass_gate(directory, manifest, loaded.segments, loaded.runners)
+    compared = pass_gate(
+        directory, manifest, loaded.segments, loaded.runners, executor.bounds(manifest.precision))
     found.note(outputs=len(compared), cosine_min=min(f.cosine for f in compared),
                deviation_max=max(f.deviation for f in compared))
     yield STEPS[5]

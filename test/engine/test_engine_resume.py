@@ -117,11 +117,11 @@ def test_current_is_this_machines_gpu_and_no_other(checkpoint, tmp_path, monkeyp
     manifest = Manifest(key, 'somewhere', 'micro', 1, ())
     assert '--target sm89' in manifest.rebuild_command
     check_manifest(manifest, checkpoint.content_hash, Machine('rtx', '1', 'sm89'))
-    with pytest.raises(EngineRefusedError, match='built for sm89, this GPU is sm120; .*--target sm120'):
+    with pytest.raises(EngineRefusedError, match=r'built for sm89, this GPU is sm120; .*--target sm120'):
         check_manifest(manifest, checkpoint.content_hash, Machine('rtx', '1', 'sm120'))
     classic = replace(manifest, key=replace(key, flavour='classic'))
     assert '--target current' in classic.rebuild_command
-    with pytest.raises(EngineRefusedError, match='built for sm89, this GPU is sm90; .*--target current'):
+    with pytest.raises(EngineRefusedError, match=r'built for sm89, this GPU is sm90; .*--target current'):
         check_manifest(classic, checkpoint.content_hash, Machine('classic', '1', 'sm90'))
     monkeypatch.setattr(compiler, 'current_target', lambda: 'sm86')
     with pytest.raises(EngineError, match='sm86 arrived, the precision fp8 needs sm89'):
