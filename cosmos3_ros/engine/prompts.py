@@ -68,7 +68,8 @@ def store_prompts(job: SegmentJob, segments: tuple[Segment, ...], count: int) ->
         for way in ways]
     prompts, answers = [], []
     drawn = draw_prompts(job.dimensions, job.shapes, job.seed)
-    most = count * (_CALIBRATED_DRAWS if job.precision.calibrated else _DRAWS)
+    # Of few prompts none may be decisive by chance.
+    most = max(count, 16) * (_CALIBRATED_DRAWS if job.precision.calibrated else _DRAWS)
     for _ in range(most):
         prompt = next(drawn)
         answer = decisive_answer(chains[0], prompt)

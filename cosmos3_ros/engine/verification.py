@@ -63,6 +63,11 @@ class Verification:
         """Whether a node may use the plans here."""
         return not self.refusal
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it came so far that something ran."""
+        return self.reached in STEPS[STEPS.index('loading'):]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {**asdict(self), 'passed': self.passed}

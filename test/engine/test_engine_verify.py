@@ -62,6 +62,7 @@ def test_without_a_gpu_it_stops_there_and_says_so(built, capsys):
     status, line, words = run(capsys, built.request.out, '--tower', 'vision')
     one, = line['sets']
     assert status == 1 and one['passed'] is False and one['reached'] == 'machine'
+    assert line['executed'] is False
     assert 'this machine has no GPU; plans run only on one' in one['refusal']
     assert one['plan_bytes'] > 10_000
     row = rows_of(words)[-1]
