@@ -49,7 +49,8 @@ def run_verify(args: argparse.Namespace, output: Output) -> int:
     # Unwrapped: a table broken at the terminal's width is none.
     output.console.print(table, markup=False, soft_wrap=True)
     output.result({
-        'passed': all(one.passed for one in found), 'executed': args.runner == 'tensorrt',
+        'passed': all(one.passed for one in found),
+        'executed': args.runner == 'tensorrt' and any(one.loaded for one in found),
         'sets': [one.to_json() for one in found]} if output.as_json else
         {'passed': all(one.passed for one in found)})
     return 0 if all(one.passed for one in found) else 1

@@ -8,10 +8,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from .compiler import BuildOptions, Compiler
+from .compiler import BuildOptions, Compiler, named_targets
 from .dimensions import Dimensions, Shapes
 from .errors import EngineError, EngineRefusedError
-from .manifest import MANIFEST, EngineKey, Manifest, rebuild_command
+from .manifest import EngineKey, Manifest, PlanEntry, rebuild_command
 from .precision import PLANS, find_precision
 from .prompts import MEMORY_BYTES, PROMPTS, compare_answers, memory_bytes, store_prompts
 from .scales import Scales
@@ -65,7 +65,7 @@ class BuildRequest:
             raise EngineError(
                 f'precision: {self.precision!r} arrived, one of {", ".join(PLANS)} is allowed for plans')
         find_precision(self.precision).bounded(self.least_cosine, self.most_deviation).check_targets(
-            self.options.targets)
+            named_targets(self.options.targets))
         if self.scales is not None:
             self.scales.require_checkpoint(self.checkpoint_hash)
         if not self.towers:
@@ -126,7 +126,7 @@ def build(request: BuildRequest, report: Callable[[Progress], None] = lambda _pr
             report(Progress(place, len(jobs), name, stage))
 
         job.directory.mkdir(parents=True, exist_ok=True)
-        result = finished_segment(job.directory, segment)
+        result = finished_segment(job)
         if result is None:
             result = _run(job, say, isolate=request.isolate)
         else:
@@ -149,7 +149,7 @@ def engine_key(request: BuildRequest, version: str, tower: Tower) -> EngineKey:
     """Return the key of one tower's plans."""
     return EngineKey(
         request.checkpoint_hash, tower, request.shapes, request.precision, request.flavour, version,
-        request.options.targets, request.options.weight_streaming, request.options.refittable,
+        named_targets(request.options.targets), request.options.weight_streaming, request.options.refittable,
         '' if request.scales is None else request.scales.digest)
 
 
@@ -173,38 +173,55 @@ def _job(request: BuildRequest, version: str, tower: Tower, index: int) -> Segme
 def _finish(request: BuildRequest, version: str, job: SegmentJob, results: list[SegmentResult]) -> Manifest:
     """Write the manifest, with the gate's prompts and answers if the language model fits in memory.
 
-    A manifest of the same plans stays as it is.
+    A manifest of the same plans, bounds and prompts stays as it is.
 
     :raises EngineRefusedError: ONNX Runtime answers a prompt with other tokens than torch.
     """
     plans = tuple(result.plan for result in results)
-    if (job.directory / MANIFEST).is_file():
-        kept = Manifest.read(job.directory)
-        if kept.plans == plans:
-            return kept
     segments = job.segments()
+    needed = memory_bytes(segments, job.precision)
+    asked = request.prompts if job.tower == 'language' and request.with_vectors else 0
+    stored = asked if needed <= request.prompt_memory_bytes else 0
+    compared = request.check_onnx and all(s.weight_bytes <= LARGEST_CHECK_BYTES for s in segments)
+    kept = _kept_manifest(request, job, plans, stored, compared=compared)
+    if kept is not None:
+        return kept
     prompts: tuple[tuple[int, ...], ...] = ()
     answers: tuple[tuple[int, ...], ...] = ()
     identical, notes = None, []
-    if job.tower == 'language' and request.prompts and request.with_vectors:
-        needed = memory_bytes(segments, job.precision)
-        if needed <= request.prompt_memory_bytes:
-            prompts, answers = store_prompts(job, segments, request.prompts)
-            if request.check_onnx and all(s.weight_bytes <= LARGEST_CHECK_BYTES for s in segments):
-                identical = compare_answers(job, segments, prompts)
-                if not identical:
-                    raise EngineRefusedError(
-                        'engine: ONNX Runtime answers the stored prompts with other tokens than torch does')
-        else:
-            notes.append(
-                f'no stored prompts: the language model takes {needed / 1e9:.1f} GB, '
-                f'{request.prompt_memory_bytes / 1e9:.1f} are set aside (--prompt-memory-gb)')
+    if stored:
+        prompts, answers = store_prompts(job, segments, stored)
+        if compared:
+            identical = compare_answers(job, segments, prompts)
+            if not identical:
+                raise EngineRefusedError(
+                    'engine: ONNX Runtime answers the stored prompts with other tokens than torch does')
+    elif asked:
+        notes.append(
+            f'no stored prompts: the language model takes {needed / 1e9:.1f} GB, '
+            f'{request.prompt_memory_bytes / 1e9:.1f} are set aside (--prompt-memory-gb)')
     manifest = Manifest(
         engine_key(request, version, job.tower), request.source, request.label, request.segment_bytes, plans,
         tuple(name for result in results for name in result.excluded), prompts, answers, identical,
         notes=tuple(notes), least_cosine=request.least_cosine, most_deviation=request.most_deviation)
     manifest.write(job.directory)
     return manifest
+
+
+def _kept_manifest(
+    request: BuildRequest, job: SegmentJob, plans: tuple[PlanEntry, ...], stored: int, *, compared: bool,
+) -> Manifest | None:
+    """Return the manifest of an earlier build, if this one would write the same."""
+    try:
+        kept = Manifest.read(job.directory)
+    except EngineRefusedError:
+        return None  # missing, or edited since: it is written again
+    same = (
+        kept.plans == plans and kept.segment_bytes == request.segment_bytes
+        and (kept.least_cosine, kept.most_deviation) == (request.least_cosine, request.most_deviation))
+    if request.with_vectors:
+        same &= len(kept.prompts) == stored and (kept.tokens_identical is True or not (stored and compared))
+    return kept if same else None
 
 
 def _run(job: SegmentJob, say: Callable[[str], None], *, isolate: bool) -> SegmentResult:

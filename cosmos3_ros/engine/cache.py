@@ -81,10 +81,10 @@ def check_manifest(manifest: Manifest, checkpoint_hash: str, machine: Machine) -
     if machine.target is None:
         raise EngineRefusedError(
             f'engine: built for {", ".join(key.targets)}, but this machine has no GPU; plans run only on one')
-    if machine.target not in key.targets and key.targets != ('current',):
+    if machine.target not in key.targets:
         raise EngineRefusedError(
             f'engine: built for {", ".join(key.targets)}, this GPU is {machine.target}; build again with '
-            f'--target {machine.target}: {again}')
+            f'--target {"current" if key.flavour == "classic" else machine.target}: {again}')
 
 
 def read_plan(directory: Path, entry: PlanEntry, manifest: Manifest) -> bytes:

@@ -167,6 +167,15 @@ def current_target() -> str | None:
     return f'sm{major}{minor}'
 
 
+def named_targets(targets: Sequence[str]) -> tuple[str, ...]:
+    """Return architectures with this machine's GPU in place of ``current``, none twice.
+
+    Without a GPU ``current`` stays; :meth:`Compiler.check` refuses it.
+    """
+    here = current_target() if 'current' in targets else None
+    return tuple(dict.fromkeys(here if t == 'current' and here else t for t in targets))
+
+
 def describe_targets(targets: Sequence[str]) -> str:
     """Return architectures with the cards that have them."""
     return ', '.join(f'{t} ({GPU_NAMES[t]})' if t in GPU_NAMES else t for t in targets)

@@ -1,6 +1,7 @@
 """What runs a tower's segments: the GPU of this machine, or ONNX Runtime in its place."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 import statistics
 from time import perf_counter
@@ -44,6 +45,9 @@ class Executor(Protocol):
     def compute(self, precision: Precision) -> str:
         """Return torch's name of the type of activations."""
 
+    def bounds(self, precision: Precision) -> Precision:
+        """Return what the gate holds a plan of ``precision`` to here; never less than that precision."""
+
     def load(
         self, directory: Path, manifest: Manifest, segments: Sequence[Segment],
     ) -> tuple[Runner, ...]:
@@ -81,6 +85,10 @@ class PlanExecutor:
     def compute(self, precision: Precision) -> str:
         """See :class:`Executor`."""
         return precision.compute
+
+    def bounds(self, precision: Precision) -> Precision:
+        """See :class:`Executor`."""
+        return precision
 
     def load(
         self, directory: Path, manifest: Manifest, segments: Sequence[Segment],
@@ -137,6 +145,16 @@ class OnnxExecutor:
     def compute(self, precision: Precision) -> str:  # noqa: ARG002 (always the same)
         """See :class:`Executor`."""
         return 'float32'
+
+    def bounds(self, precision: Precision) -> Precision:
+        """Return the export's bounds, or ``precision``'s where those are closer.
+
+        In float32 nothing excuses what bfloat16 does: one wrong weight is seen.
+        """
+        exported = find_precision(precision.exported)
+        return replace(
+            exported, cosine=max(exported.cosine, precision.cosine),
+            deviation=min(exported.deviation, precision.deviation))
 
     def load(
         self, directory: Path, manifest: Manifest, segments: Sequence[Segment],

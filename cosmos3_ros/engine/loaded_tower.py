@@ -51,7 +51,8 @@ def open_tower(
     """
     directory, manifest = find_engine(root, tower, precision, source.content_hash, executor.machine)
     loaded = load_tower(directory, manifest, source, executor)
-    found = pass_gate(directory, manifest, loaded.segments, loaded.runners)
+    found = pass_gate(
+        directory, manifest, loaded.segments, loaded.runners, executor.bounds(manifest.precision))
     check_answers(loaded, source, executor.device)
     return replace(loaded, fidelity=tuple(found))
 

@@ -23,7 +23,7 @@ class EngineKey:
 
     :param checkpoint: Content hash of the weights, see ``model.checkpoint.content_hash``.
     :param flavour: TensorRT flavour, with ``version``: plans are bound to both.
-    :param targets: Architectures, in order.
+    :param targets: Architectures, in order: real ones, never ``current``.
     :param calibration: SHA-256 of the calibration file, which sets FP8's scales; empty without one.
     """
 
@@ -61,6 +61,7 @@ class PlanEntry:
     :param peak_rss_bytes: Largest resident memory of the process that built it, so far.
     :param fidelity: What the gate's vectors gave on the building machine: one object per runner,
         output and case.
+    :param vectors_sha256: Of the stored vectors; empty without.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PlanEntry:
     seconds: float
     peak_rss_bytes: int
     fidelity: tuple[dict[str, Any], ...] = ()
+    vectors_sha256: str = ''
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ def rebuild_command(source: str, key: EngineKey) -> str:
     """Return the command line that builds the plans of ``key``."""
     parts = ['cosmos3', 'engine', 'build', '--checkpoint', source, '--tower', key.tower,
              '--precision', key.precision, '--flavour', key.flavour]
-    for target in key.targets:
+    # Classic TensorRT builds for the GPU of its machine and takes no other name.
+    for target in ('current',) if key.flavour == 'classic' else key.targets:
         parts += ['--target', target]
     usual = Shapes()
     for part in fields(Shapes):

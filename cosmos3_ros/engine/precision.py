@@ -67,7 +67,7 @@ class Precision:
 # torch itself loses by rounding, times three (docs/engine.md, "The gate").
 PRECISIONS = {
     p.name: p for p in (
-        Precision('fp32', 'float32', 'plain', 'fp32', 0, 0.9999, 1e-3),
+        Precision('fp32', 'float32', 'plain', 'fp32', 0, 0.9999, 1e-4),
         Precision('bf16', 'bfloat16', 'plain', 'fp32', 80, 0.999, 6e-2),
         Precision('fp8', 'bfloat16', 'fp8', 'fp8_fp32', 89, 0.98, 4e-1),
         Precision('nvfp4', 'bfloat16', 'nvfp4', 'nvfp4_fp32', 120, 0.9, 6e-1),

@@ -13,7 +13,7 @@ from .decoding import LanguageChain
 from .dimensions import Dimensions, Shapes
 from .errors import EngineError
 from .modules import make_module
-from .precision import Precision
+from .precision import Precision, find_precision
 from .quantization import convert
 from .runners import OnnxRunner, TorchRunner
 from .segment_build import SegmentJob, reference, vectors_path
@@ -29,14 +29,18 @@ MARGIN = 0.03
 bfloat16 took away from one of Nano's layers (benchmarks/engine.md), for each of the two."""
 _LONGEST = 16
 _DRAWS = 16
+_CALIBRATED_DRAWS = 64
 MEMORY_BYTES = 2_000_000_000
 
 Tokens = tuple[tuple[int, ...], ...]
 
 
 def memory_bytes(segments: tuple[Segment, ...], precision: Precision) -> int:
-    """Return the memory of the whole language model, loaded to answer prompts."""
-    return sum(segment.weight_bytes for segment in segments) * (2 if precision.calibrated else 1)
+    """Return the memory of the whole language model, loaded to answer prompts.
+
+    FP8 is loaded twice, and each time in float32 first.
+    """
+    return sum(segment.weight_bytes for segment in segments) * (3 if precision.calibrated else 1)
 
 
 def draw_prompts(dimensions: Dimensions, shapes: Shapes, seed: int) -> Iterator[tuple[int, ...]]:
@@ -51,31 +55,43 @@ def draw_prompts(dimensions: Dimensions, shapes: Shapes, seed: int) -> Iterator[
 def store_prompts(job: SegmentJob, segments: tuple[Segment, ...], count: int) -> tuple[Tokens, Tokens]:
     """Return decisive prompts, and torch's answers in the precision of ``job``: what a GPU must repeat.
 
+    In FP8 a rounding before a matrix can move its input by a whole step of e4m3. So torch must give the
+    same decisive answer twice there: with bfloat16 and with float32 around the matrices.
+
     :raises EngineError: Hardly any prompt is decisive: the model says everything alike.
     """
-    runners = []
-    for segment in segments:
-        kind = 'float32' if job.precision.calibrated else job.precision.compute
-        module = make_module(segment, job.dimensions, job.shapes, job.weights(), kind)
-        amax = dict(job.scales)
-        if job.precision.calibrated:
-            reference(module, segment, load_vectors(vectors_path(job.directory, segment))[0], amax)
-        convert(module, job.precision, amax)
-        runners.append(TorchRunner(module, segment))
-    chain = _chain(job, segments, runners, job.precision.compute)
+    ways = [job.precision]
+    if job.precision.calibrated:
+        ways.append(find_precision(job.precision.exported))
+    chains = [
+        _chain(job, segments, [_runner(job, segment, way) for segment in segments], way.compute)
+        for way in ways]
     prompts, answers = [], []
     drawn = draw_prompts(job.dimensions, job.shapes, job.seed)
-    for _ in range(_DRAWS * count):
+    # Of few prompts none may be decisive by chance.
+    most = max(count, 16) * (_CALIBRATED_DRAWS if job.precision.calibrated else _DRAWS)
+    for _ in range(most):
         prompt = next(drawn)
-        answer = decisive_answer(chain, prompt)
-        if answer is not None:
+        answer = decisive_answer(chains[0], prompt)
+        if answer is not None and all(decisive_answer(chain, prompt) == answer for chain in chains[1:]):
             prompts.append(prompt)
             answers.append(answer)
         if len(prompts) == count:
             return tuple(prompts), tuple(answers)
     raise EngineError(
-        f'prompts: {len(prompts)} of {_DRAWS * count} random prompts have an answer that does not hang on '
+        f'prompts: {len(prompts)} of {most} random prompts have an answer that does not hang on '
         f'rounding, {count} are wanted; choose a smaller --prompts')
+
+
+def _runner(job: SegmentJob, segment: Segment, precision: Precision) -> TorchRunner:
+    """Return torch in ``precision``, with the scales that the plan has."""
+    kind = 'float32' if precision.calibrated else precision.compute
+    module = make_module(segment, job.dimensions, job.shapes, job.weights(), kind)
+    amax = dict(job.scales)
+    if precision.calibrated:
+        reference(module, segment, load_vectors(vectors_path(job.directory, segment))[0], amax)
+    convert(module, precision, amax)
+    return TorchRunner(module, segment)
 
 
 def decisive_answer(chain: LanguageChain, prompt: tuple[int, ...]) -> tuple[int, ...] | None:

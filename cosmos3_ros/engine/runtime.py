@@ -19,6 +19,7 @@ from .dimensions import Dimensions
 from .errors import EngineError, EngineRefusedError
 from .fidelity import Fidelity, measure, require_fidelity
 from .manifest import Manifest
+from .precision import Precision
 from .segment_build import vectors_path
 from .segments import Profile, Segment, as_tower, cut_tower
 from .vectors import Tensors, load_vectors
@@ -167,12 +168,13 @@ def manifest_segments(manifest: Manifest, dimensions: Dimensions) -> tuple[Segme
 
 def pass_gate(
     directory: Path, manifest: Manifest, segments: Sequence[Segment], runners: Sequence[Any],
+    precision: Precision,
 ) -> list[Fidelity]:
     """Hold every segment to its stored vectors; a node goes active only after this returns.
 
+    :param precision: The type of inputs, and the bounds: :meth:`executors.Executor.bounds`.
     :raises EngineRefusedError: Which stage drifted.
     """
-    precision = manifest.precision
     found: list[Fidelity] = []
     for segment, runner in zip(segments, runners, strict=True):
         inputs, outputs = load_vectors(vectors_path(directory, segment))

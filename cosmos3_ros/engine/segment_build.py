@@ -85,11 +85,13 @@ class SegmentJob:
 class SegmentResult:
     """What became of a :class:`SegmentJob`; also the file that makes a build resumable.
 
+    :param layers: First layer, and the one after the last.
     :param stage_seconds: Wall time per stage.
     :param cpu_seconds: Processor time of the building process so far, all threads.
     """
 
     plan: PlanEntry
+    layers: tuple[int, int]
     excluded: tuple[str, ...]
     stage_seconds: dict[str, float]
     cpu_seconds: float
@@ -100,19 +102,50 @@ def vectors_path(directory: Path, segment: Segment) -> Path:
     return directory / f'{segment.name}.vectors.safetensors'
 
 
-def finished_segment(directory: Path, segment: Segment) -> SegmentResult | None:
-    """Return the result of an earlier build, if its plan is still what it was."""
-    path, plan = directory / f'{segment.name}.json', directory / f'{segment.name}.plan'
-    if not path.is_file() or not plan.is_file():
-        return None
+def finished_segment(job: SegmentJob) -> SegmentResult | None:
+    """Return the result of an earlier build, if it serves ``job``.
+
+    Plan and vectors must be what was written then; vectors, the check on ONNX Runtime and its files must
+    be there if the job asks for them, and what was measured must be within the job's bounds. So a build
+    that is asked for again after a refusal does something about it.
+    """
+    segment = job.segments()[job.index]
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads((job.directory / f'{segment.name}.json').read_text(encoding='utf-8'))
         entry = PlanEntry(**{**content['plan'], 'fidelity': tuple(content['plan']['fidelity'])})
+        first, last = content['layers']
         found = SegmentResult(
-            entry, tuple(content['excluded']), dict(content['stage_seconds']), content['cpu_seconds'])
-    except (ValueError, KeyError, TypeError):
+            entry, (first, last), tuple(content['excluded']), dict(content['stage_seconds']),
+            content['cpu_seconds'])
+        return found if _serves(job, segment, found) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if _digest(plan) == entry.sha256 else None
+
+
+def _serves(job: SegmentJob, segment: Segment, found: SegmentResult) -> bool:
+    """Whether an earlier result is what ``job`` would make.
+
+    :raises OSError: A file is missing.
+    """
+    if found.layers != (segment.first, segment.last) or (
+            _digest(job.directory / found.plan.file) != found.plan.sha256):
+        return False
+    kept = [f'{segment.name}.onnx'] * job.keep_onnx
+    if job.with_vectors:
+        if _digest(vectors_path(job.directory, segment)) != found.plan.vectors_sha256:
+            return False
+        runners = {str(row['runner']) for row in found.plan.fidelity}
+        if _checks_onnx(job, segment):
+            exported = job.precision.exported
+            if f'onnxruntime/{exported}' not in runners:
+                return False
+            kept += [f'{segment.name}.{exported}.onnx'] * job.keep_onnx
+        drift = [
+            Fidelity(**{name: value for name, value in row.items() if name != 'runner'})
+            for row in found.plan.fidelity if row['runner'] == f'torch/{job.precision.name}']
+        if not drift or not all(fidelity.within(job.precision) for fidelity in drift):
+            return False
+    return all((job.directory / name).is_file() for name in kept)
 
 
 def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResult:
@@ -126,15 +159,16 @@ def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResu
     segment = segments[job.index]
     clock = _Stages(say)
     found: list[dict[str, Any]] = []
-    amax = dict(job.scales)
+    amax, vectors = dict(job.scales), ''
     if job.with_vectors:
         clock.begin('weights')
         module = make_module(segment, job.dimensions, job.shapes, job.weights())
         clock.begin('reference')
         inputs, outputs = reference(module, segment, _inputs(job, segments), amax)
         save_vectors(vectors_path(job.directory, segment), inputs, outputs)
+        vectors = _digest(vectors_path(job.directory, segment))
         clock.begin('check')
-        if job.check_onnx and segment.weight_bytes <= LARGEST_CHECK_BYTES:
+        if _checks_onnx(job, segment):
             found += _check_onnx(job, segment, module, amax, inputs, outputs)
         excluded = convert(module, job.precision, amax)
         drift = measure(segment, TorchRunner(module, segment), inputs, outputs, job.precision.compute)
@@ -158,9 +192,9 @@ def build_segment(job: SegmentJob, say: Say = lambda _text: None) -> SegmentResu
     used = resource.getrusage(resource.RUSAGE_SELF)
     entry = PlanEntry(
         segment.name, plan.name, size, digest, exported.sha256, round(sum(clock.seconds.values()), 2),
-        used.ru_maxrss * 1024, tuple(found))
+        used.ru_maxrss * 1024, tuple(found), vectors)
     result = SegmentResult(
-        entry, excluded, {k: round(v, 2) for k, v in clock.seconds.items()},
+        entry, (segment.first, segment.last), excluded, {k: round(v, 2) for k, v in clock.seconds.items()},
         round(used.ru_utime + used.ru_stime, 2))
     (job.directory / f'{segment.name}.json').write_text(
         json.dumps(asdict(result), sort_keys=True, indent=2) + '\n', encoding='utf-8')
@@ -187,13 +221,18 @@ def reference(module: Any, segment: Segment, inputs: Cases, amax: dict[str, floa
 def _inputs(job: SegmentJob, segments: tuple[Segment, ...]) -> Cases:
     """Return the segment's inputs: the tower's first ones, or what the segment before it left."""
     carried = job.directory / f'{job.tower}.inputs.safetensors'
-    if job.index == 0:
+    if job.index == 0 or not carried.is_file():
         cases = seeded_inputs(job.tower, job.dimensions, job.shapes, job.weights(), job.seed)
         save_vectors(carried, cases, {})
-        return first_inputs(segments[0], cases)
+        if job.index == 0:
+            return first_inputs(segments[0], cases)
     before = segments[job.index - 1]
     _, outputs = load_vectors(vectors_path(job.directory, before))
     return follow(load_vectors(carried)[0], outputs, segments[job.index])
+
+
+def _checks_onnx(job: SegmentJob, segment: Segment) -> bool:
+    return job.check_onnx and segment.weight_bytes <= LARGEST_CHECK_BYTES
 
 
 def _check_onnx(

@@ -63,6 +63,11 @@ class Verification:
         """Whether a node may use the plans here."""
         return not self.refusal
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it came so far that something ran."""
+        return self.reached in STEPS[STEPS.index('loading'):]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {**asdict(self), 'passed': self.passed}
@@ -153,7 +158,8 @@ def _steps(
     yield STEPS[3]
     loaded = load_tower(directory, manifest, source, executor)
     yield STEPS[4]
-    compared = pass_gate(directory, manifest, loaded.segments, loaded.runners)
+    compared = pass_gate(
+        directory, manifest, loaded.segments, loaded.runners, executor.bounds(manifest.precision))
     found.note(outputs=len(compared), cosine_min=min(f.cosine for f in compared),
                deviation_max=max(f.deviation for f in compared))
     yield STEPS[5]

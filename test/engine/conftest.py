@@ -40,10 +40,10 @@ def built(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def built_fp8(checkpoint, tmp_path_factory):
-    """One layer of the quantised towers in fp8: exporting takes as long as there are layers."""
+    """All towers in fp8, one layer of the quantised ones: exporting takes as long as there are layers."""
     request = checkpoint.request(
-        tmp_path_factory.mktemp('fp8'), precision='fp8', towers=('language', 'generation'), check_onnx=False,
-        prompts=0, dimensions=replace(checkpoint.dimensions, layers=1))
+        tmp_path_factory.mktemp('fp8'), precision='fp8', check_onnx=False, prompts=0,
+        dimensions=replace(checkpoint.dimensions, layers=1))
     progress = []
     return Built(request, build(request, progress.append), progress)
 

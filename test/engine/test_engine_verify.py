@@ -1,8 +1,11 @@
 """The one command that a user runs: how far it comes without an RTX GPU, and all of it on ONNX Runtime."""
 
 import json
+import re
 import shutil
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -59,6 +62,7 @@ def test_without_a_gpu_it_stops_there_and_says_so(built, capsys):
     status, line, words = run(capsys, built.request.out, '--tower', 'vision')
     one, = line['sets']
     assert status == 1 and one['passed'] is False and one['reached'] == 'machine'
+    assert line['executed'] is False
     assert 'this machine has no GPU; plans run only on one' in one['refusal']
     assert one['plan_bytes'] > 10_000
     row = rows_of(words)[-1]
@@ -71,6 +75,25 @@ def test_a_changed_plan_is_found_before_a_gpu_is_asked_for(damaged):
     path.write_bytes(path.read_bytes()[:-1] + b'x')
     found = verify_set(damaged, PlanExecutor)
     assert found.reached == 'manifest' and 'SHA-256 differs' in found.refusal
+
+
+@pytest.mark.parametrize('name', ['layers.0.self_attn.to_q.weight', 'layers.1.mlp.down_proj.weight'])
+def test_one_perturbed_weight_is_refused(damaged, checkpoint, name):
+    """By a tenth of the largest one: the stage is named, and no node opens it."""
+    path = damaged / 'language-1-of-1.fp32.onnx'
+    model = onnx.load(path)
+    weight = next(t for t in model.graph.initializer if t.name == name)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[3, 5] += 0.1 * np.abs(values).max()
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    path.with_name(f'{path.name}.data').unlink()
+    onnx.save(model, path)
+    found = verify_set(damaged, lambda _flavour: OnnxExecutor(), repetitions=1)
+    assert found.reached == 'loading'
+    assert re.search(r'stage language-1-of-1 drifted .*build it again: cosmos3 engine build', found.refusal)
+    source = EngineSource.open(str(checkpoint.directory))
+    with pytest.raises(EngineRefusedError, match='stage language-1-of-1 drifted'):
+        open_tower(damaged.parent, 'language', 'bf16', source, OnnxExecutor())
 
 
 def test_another_answer_is_refused(damaged):
