@@ -18,6 +18,9 @@ def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare('cosmos3_ros')
     sim = LaunchConfiguration('sim')
     arguments = [
+        # First: defaults below depend on it, and each is worked out where it stands.
+        DeclareLaunchArgument(
+            'sim', default_value='false', description='Start the simulator as well.'),
         DeclareLaunchArgument(
             'robot', default_value='panda', description='Robot: a name from config/robots or a YAML file.'),
         DeclareLaunchArgument(
@@ -51,8 +54,6 @@ def generate_launch_description() -> LaunchDescription:
             'arm_on_activate', default_value=sim,
             description='Send commands at once. By default only in simulation: on a real arm the '
                         'controller starts in SHADOW and waits for ~/arm.'),
-        DeclareLaunchArgument(
-            'sim', default_value='false', description='Start the simulator as well.'),
         DeclareLaunchArgument(
             'use_sim_time', default_value=sim, description='Take the time from /clock.'),
         DeclareLaunchArgument(
