@@ -29,7 +29,10 @@ def add_parser(subparsers: Any) -> None:
         help='stop after N minutes, ready for --resume; 9 fits a machine that is lent for 10')
     parser.add_argument(
         '--data', type=Path, action='append', default=[], metavar='DIR',
-        help='dataset instead of the file\'s, weights 1; may be repeated')
+        help='dataset instead of the file\'s; as many as the file has take their places and weights')
+    parser.add_argument(
+        '--prepare', action='store_true',
+        help='only decode the videos and encode the windows that the stage reads; training finds them done')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default: %(default)s)')
     parser.add_argument(
         '--dry-run', action='store_true', help='say parameters, memory and time per step; reads no data')
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         command = shlex.join(['cosmos3', *sys.argv[1:]])
         report = run_training(
             settings, args.out, stage=args.stage, resume=args.resume, max_minutes=args.max_minutes,
-            device=args.device, command=command, say=output.say,
+            prepare_only=args.prepare, device=args.device, command=command, say=output.say,
             note=lambda entry: output.say(_line(entry)))
         values: dict[str, Any] = {
             'directory': str(report.directory), 'finished': report.finished, 'seconds': report.seconds,

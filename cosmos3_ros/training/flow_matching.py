@@ -9,7 +9,7 @@ normalisation; channels past the eighth are zero. Weights and levels: facts shee
 from dataclasses import dataclass
 from typing import Any
 
-from ..generator.droid_joint import WIDTH
+from ..generator.droid_joint import ARM_JOINTS, WIDTH
 from ..resources import require
 from .settings import GeneratorSettings
 
@@ -87,13 +87,17 @@ def flow_losses(
 ) -> dict[str, Any]:
     """Return the loss and its parts: mean squared errors of the velocities.
 
+    The action's is the mean of seven joints and the gripper, which are told apart for people only.
+
     :param vision: The network's answer, (batch, C, T, h, w).
     :param action: Likewise, (batch, rows, padded width).
     :param weights: Of action rows 1 on, (batch, rows - 1).
     """
     video_loss = (vision[:, :, 1:] - noisy.vision_velocity).square().mean()
-    errors = (action[:, 1:, :WIDTH] - noisy.action_velocity).square().mean(dim=-1)
-    action_loss = (errors * weights).sum() / weights.sum().clamp(min=1e-6)
+    errors = (action[:, 1:, :WIDTH] - noisy.action_velocity).square()
+    channels = (errors * weights[..., None]).sum(dim=(0, 1)) / weights.sum().clamp(min=1e-6)
+    action_loss = channels.mean()
     return {
         'loss': settings.loss_scale * (video_loss + settings.action_weight * action_loss),
-        'video_loss': video_loss, 'action_loss': action_loss}
+        'video_loss': video_loss, 'action_loss': action_loss,
+        'joint_loss': channels[:ARM_JOINTS].mean().detach(), 'gripper_loss': channels[ARM_JOINTS].detach()}

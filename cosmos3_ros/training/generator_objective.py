@@ -28,6 +28,12 @@ LORA_TARGETS = (
 _STREAM = 3
 
 
+def understanding_name(name: str) -> str:
+    """Return the understanding tower's parameter that stands where this one of the generation tower does."""
+    name = re.sub(r'\.add_([qkv])_proj\.', r'.to_\1.', name.replace('_moe_gen', ''))
+    return name.replace('.to_add_out.', '.to_out.').replace('.norm_added_', '.norm_')
+
+
 class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     """See the module.
 
@@ -35,18 +41,20 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     :param windows: One per dataset.
     :param tokenize: Instruction (or the unconditional text) to token ids of its prompt.
     :param seed: Of levels, noise and dropped texts.
+    :param held_out: Likewise, of episodes that are not trained on, for :meth:`measure`.
     """
 
     def __init__(
         self, transformer: Any, windows: Sequence[LatentWindows], tokenize: Callable[[str], Sequence[int]],
-        settings: GeneratorSettings, seed: int,
+        settings: GeneratorSettings, seed: int, held_out: Sequence[LatentWindows] = (),
     ) -> None:
         super().__init__()
         self.transformer = transformer
         self._settings, self._windows, self._seed = settings, tuple(windows), seed
+        self._held_out = tuple(held_out)
         self._select_trained()
         self.step = BatchedStep(transformer)
-        instructions = dict.fromkeys(text for part in windows for text in part.texts)
+        instructions = dict.fromkeys(text for part in (*windows, *held_out) for text in part.texts)
         self._places = {text: i + 1 for i, text in enumerate(instructions)}
         self._ids = [tuple(tokenize(text)) for text in (UNCONDITIONAL, *instructions)]
         self._contexts: TextContexts | None = None
@@ -104,12 +112,22 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return the loss of a batch; see :func:`flow_matching.flow_losses`."""
+        settings = self._settings
+        return self._losses(batch, self._windows, settings.text_dropout, settings.observation_noise)
+
+    def measure(self, batch: Batch) -> dict[str, Any]:
+        """Return the same of held-out windows, with every text and with clean observations."""
+        return self._losses(batch, self._held_out, 0.0, 0.0)
+
+    def _losses(
+        self, batch: Batch, windows: Sequence[LatentWindows], text_dropout: float, observation_noise: float,
+    ) -> dict[str, Any]:
         device = self.transformer.proj_in.weight.device
-        latents, rows, past, places = self._gather(batch, device)
+        latents, rows, past, places = self._gather(batch, windows, text_dropout, device)
         noise = noise_generator(device, self._seed, _STREAM, batch.step, batch.part)
         levels = draw_levels(self._settings, len(latents), noise)
-        if self._settings.observation_noise > 0.0:
-            latents = blur_observation(latents, self._settings.observation_noise, noise)
+        if observation_noise > 0.0:
+            latents = blur_observation(latents, observation_noise, noise)
         noisy = add_noise(latents, rows, levels, int(self.transformer.config.action_dim), noise)
         domains = torch.full((len(latents),), DOMAIN_ID, device=device)
         vision, action = self.step.velocity(
@@ -117,10 +135,12 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         weights = torch.where(past[:, 1:], self._settings.padding_weight, 1.0)
         return flow_losses(vision, action, noisy, weights, self._settings)
 
-    def _gather(self, batch: Batch, device: Any) -> tuple[Any, Any, Any, list[int]]:
+    def _gather(
+        self, batch: Batch, windows: Sequence[LatentWindows], text_dropout: float, device: Any,
+    ) -> tuple[Any, Any, Any, list[int]]:
         drop = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part]).random(len(batch.draws))
         places, order, parts = [], [], []
-        for i, window in enumerate(self._windows):
+        for i, window in enumerate(windows):
             mine = [k for k, (dataset, _) in enumerate(batch.draws) if dataset == i]
             if not mine:
                 continue
@@ -130,7 +150,7 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             order += mine
             places += [
                 self._places[window.texts[window.text_index[batch.draws[k][1]]]]
-                if drop[k] >= self._settings.text_dropout else 0 for k in mine]
+                if drop[k] >= text_dropout else 0 for k in mine]
         if not parts:
             raise TrainingError('generator: an empty batch arrived')
         latents, rows, past = (torch.cat(t) for t in zip(*parts, strict=True))

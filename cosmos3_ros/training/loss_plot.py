@@ -27,11 +27,12 @@ def plot_losses(run_directory: Path, path: Path) -> bool:
     figure_kind = require('matplotlib.figure', 'record').Figure
     figure = figure_kind(figsize=(4.2 * len(logs), 3.2), layout='constrained')
     for axes, (stage, log) in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs.items(), strict=True):
-        steps = [entry['step'] for entry in log]
-        for name in log[0]:
+        for name in dict.fromkeys(name for entry in log for name in entry):
             if name in ('step', 'learning_rate', 'gradient_norm') or name.endswith('accuracy'):
                 continue
-            axes.plot(steps, [entry[name] for entry in log], label=name, linewidth=1.0)
+            known = [entry for entry in log if name in entry]
+            axes.plot([entry['step'] for entry in known], [entry[name] for entry in known], label=name,
+                      linewidth=1.0)
         axes.set_yscale('log')
         axes.set_title(stage)
         axes.set_xlabel('step')

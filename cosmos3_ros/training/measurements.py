@@ -16,9 +16,8 @@ from ..resources import require
 from ..sim.tasks import TASKS
 from .batched_policy import denoise_batch
 from .clip_samples import Asked, ClipRecording, Examiner, as_clip
-from .preparation import prepare_clips
 from .settings import ReasonerSettings, TrainingError
-from .stages import Workplace, encode_recordings, make_generator_objective
+from .stages import Workplace, cut_clips, encode_recordings, make_generator_objective
 
 torch = require('torch', 'model')
 
@@ -99,10 +98,7 @@ def measure_reasoner(place: Workplace, clips: int) -> dict[str, Any]:
     settings = place.settings.reasoner
     if settings is None:
         raise TrainingError('reasoner: the file has no such stage')
-    data = place.settings.data
-    recordings = [
-        prepare_clips(entry, settings, place.prepared, data.workers, place.progress)
-        for entry in data.reasoner_datasets]
+    data, recordings = place.settings.data, cut_clips(place)
     examiner = Examiner(PromptBook.load(), settings)
     backend = CompiledBackend(
         place.output.directory, device=str(place.device), threads=None,

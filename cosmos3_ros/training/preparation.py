@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import hashlib
 import json
 from multiprocessing import get_context
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ def _in_order(
     work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, report: Progress | None, name: str,
 ) -> Iterator[tuple[int, Any]]:
     """Yield results in the order of the jobs, a few of them under way at a time."""
+    workers = max(1, min(workers, os.cpu_count() or 1, len(jobs)))
     if workers == 1:
         for i, job in enumerate(jobs):
             yield i, work(job)

@@ -194,6 +194,8 @@ class GeneratorSettings:
         this, drawn per sample: likewise.
     :param padding_weight: Of action rows after the demonstration's end, where the last one is repeated.
     :param reinitialise_heads: Start the action heads anew, as NVIDIA does for a new robot.
+    :param copy_understanding: Start the generation tower from the understanding tower's weights, layer by
+        layer: its queries then already meet the keys of texts.
     :param latents: Where encoded windows are kept: ``device`` or ``host``.
     :param lora: Only with ``generation_lora``.
     """
@@ -212,6 +214,7 @@ class GeneratorSettings:
     observation_noise: float = 0.0
     padding_weight: float = 1.0
     reinitialise_heads: bool = False
+    copy_understanding: bool = False
     latents: str = 'device'
     lora: LoraSettings = field(default_factory=LoraSettings)
 
@@ -266,6 +269,7 @@ class RunSettings:
     :param compile: Let torch compile the objective.
     :param gradient_checkpointing: Of the generation tower's layers: less memory, a third more work.
     :param log_every: Steps between two entries of the log.
+    :param measure_every: Steps between two looks at held-out windows (generator); 0 is never.
     :param snapshot_every_s: Seconds between two snapshots.
     :param store: Type of the weights on disk.
     """
@@ -275,6 +279,7 @@ class RunSettings:
     compile: bool = False
     gradient_checkpointing: bool = False
     log_every: int = 20
+    measure_every: int = 0
     snapshot_every_s: float = 120.0
     store: str = 'float16'
 
@@ -285,6 +290,7 @@ class RunSettings:
         if self.frozen_bfloat16 and self.autocast != 'bfloat16':
             raise TrainingError('run.frozen_bfloat16: it needs autocast: bfloat16, none arrived')
         check_range('run', 'log_every', self.log_every, 1, 100_000)
+        check_range('run', 'measure_every', self.measure_every, 0, 10_000_000)
         check_range('run', 'snapshot_every_s', self.snapshot_every_s, 0.0, 86_400.0)
 
 

@@ -19,11 +19,12 @@ from ..reasoner.model_loading import load_model
 from ..reasoner.questions import PromptBook
 from ..reasoner.video_prompt import VideoSettings
 from ..resources import require
-from .clip_samples import Examiner
+from .clip_samples import ClipRecording, Examiner
 from .draws import WeightedDraws
-from .generator_objective import GeneratorObjective
+from .generator_objective import GENERATION, GeneratorObjective, understanding_name
 from .latent_windows import ClipEncoder, LatentWindows, encode_windows
 from .lora import merged_tensors
+from .objective import Batch
 from .output_checkpoint import OutputCheckpoint
 from .preparation import dataset_key, prepare_clips, prepare_recording
 from .reasoner_objective import ReasonerObjective
@@ -38,6 +39,9 @@ torch = require('torch', 'model')
 
 Say = Callable[[str], None]
 NO_LIMIT = float('inf')
+MEASURED_BATCHES = 4
+MEASURED_STEP = 1_000_000_000
+"""No step of training has such a number: noise of held-out batches is of its own."""
 
 
 @dataclass
@@ -143,14 +147,21 @@ def run_vae(place: Workplace) -> StageResult:
     return result
 
 
+def cut_clips(place: Workplace) -> list[ClipRecording]:
+    """Return the reasoner's datasets as clips, cut on first use."""
+    settings, data = place.settings.reasoner, place.settings.data
+    assert settings is not None
+    return [
+        prepare_clips(entry, settings, place.prepared, data.workers, place.progress)
+        for entry in data.reasoner_datasets]
+
+
 def run_reasoner(place: Workplace) -> StageResult:
     """Train the reasoner, language model and vision tower."""
     settings = place.settings.reasoner
     assert settings is not None
     data = place.settings.data
-    recordings = [
-        prepare_clips(entry, settings, place.prepared, data.workers, place.progress)
-        for entry in data.reasoner_datasets]
+    recordings = cut_clips(place)
     anchors = [r.anchors(data.held_out, held_out=False) for r in recordings]
     model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
     objective = ReasonerObjective(
@@ -172,7 +183,9 @@ def run_reasoner(place: Workplace) -> StageResult:
 VISION_PREFIXES = ('blocks.', 'merger.', 'patch_embed.', 'pos_embed.', 'deepstack_merger_list.')
 
 
-def make_generator_objective(place: Workplace, windows: Sequence[LatentWindows]) -> GeneratorObjective:
+def make_generator_objective(
+    place: Workplace, windows: Sequence[LatentWindows], held_out: Sequence[LatentWindows] = (),
+) -> GeneratorObjective:
     """Load the transformer and build its objective."""
     settings = place.settings.generator
     assert settings is not None
@@ -186,6 +199,11 @@ def make_generator_objective(place: Workplace, windows: Sequence[LatentWindows])
             if name.startswith(('action_proj_in.', 'action_proj_out.', 'action_modality_embed')):
                 fresh = draw(name, tuple(parameter.shape), place.settings.seed)
                 parameter.data.copy_(torch.from_numpy(fresh))
+    if settings.copy_understanding:
+        sources = dict(transformer.named_parameters())
+        for name, parameter in sources.items():
+            if GENERATION.search(name):
+                parameter.data.copy_(sources[understanding_name(name)].data)
     transformer.to(place.device)
     if run.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -196,7 +214,7 @@ def make_generator_objective(place: Workplace, windows: Sequence[LatentWindows])
         return prompt_tokens(
             tokenizer, build_prompt(text, place.checkpoint.prompt_variant, canvas) if text else '')
 
-    return GeneratorObjective(transformer, windows, tokenize, settings, place.settings.seed)
+    return GeneratorObjective(transformer, windows, tokenize, settings, place.settings.seed, held_out)
 
 
 def encode_recordings(place: Workplace, *, held_out: bool = False, stride: int | None = None,
@@ -251,19 +269,40 @@ def run_generator(place: Workplace) -> StageResult:
     """Train the generation tower to denoise future video and actions."""
     settings = place.settings.generator
     assert settings is not None
-    windows = encode_recordings(place)
-    objective = make_generator_objective(place, windows)
+    windows, held_out = _encode_all(place)
+    objective = make_generator_objective(place, windows, held_out)
+    size = settings.optimiser.micro_batch or settings.optimiser.batch
     draws = place.draws([len(w) for w in windows], settings.optimiser.batch, 3)
     loop = place.loop('generator', objective, draws)
-    result = loop.run(place.remaining_s, place.note)
+    unseen = place.draws([len(w) for w in held_out], size, 4) if held_out else None
+    result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
+        _measure_held_out, objective, unseen))
     if result.done and place.accelerator.is_main_process:
         place.output.write_weights(
             'transformer', merged_tensors(objective.transformer, loop.average.values))
     return result
 
 
+def _encode_all(place: Workplace) -> tuple[list[LatentWindows], list[LatentWindows]]:
+    """Return the windows to train on, and the held-out ones if they are to be looked at."""
+    looks = place.settings.run.measure_every and place.settings.data.held_out
+    return encode_recordings(place), encode_recordings(place, held_out=True) if looks else []
+
+
+def _measure_held_out(objective: GeneratorObjective, draw: WeightedDraws) -> dict[str, float]:
+    """Return mean losses of a few batches, the same ones every time, with the weights as they are."""
+    found = []
+    for i in range(MEASURED_BATCHES):
+        # With gradients, unused: layers that are compiled for training would be compiled anew without.
+        losses = objective.measure(Batch(MEASURED_STEP + i, 0, draw(i)))
+        found.append({name: float(value.detach()) for name, value in losses.items()})
+    return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}
+
+
 RUNNERS: dict[str, Callable[[Workplace], StageResult]] = {
     'vae': run_vae, 'reasoner': run_reasoner, 'generator': run_generator}
+PREPARERS: dict[str, Callable[[Workplace], object]] = {
+    'vae': lambda place: place.recordings, 'reasoner': cut_clips, 'generator': _encode_all}
 
 
 def stage_facts(result: StageResult, settings: TrainingSettings, device: str) -> dict[str, Any]:

@@ -121,11 +121,16 @@ class TrainingLoop:
             (self._directory / f'{self._stage}.log.jsonl').write_text(
                 ''.join(json.dumps(entry) + '\n' for entry in self._log), encoding='utf-8')
 
-    def run(self, remaining_s: Callable[[], float], report: Report | None = None) -> StageResult:
+    def run(
+        self, remaining_s: Callable[[], float], report: Report | None = None,
+        measure: Callable[[], dict[str, float]] | None = None,
+    ) -> StageResult:
         """Train until the stage is done or time runs out; either way a snapshot is left.
 
         :param remaining_s: Seconds that may still be spent; may be infinite.
         :param report: Takes every entry of the log as it is made.
+        :param measure: What held-out data says of the weights as they are, asked every ``measure_every``
+            steps.
         :raises TrainingError: The loss is no number any more.
         """
         durations: list[float] = []
@@ -140,7 +145,7 @@ class TrainingLoop:
             self._since += 1
             self.step += 1
             if self._since == self._run.log_every or self.step == self._settings.steps:
-                self._write_log(report)
+                self._write_log(report, measure)
             took = self._clock_s() - began
             durations.append(took)
             self._seconds += took
@@ -177,13 +182,20 @@ class TrainingLoop:
         self.average.update()
         return {**values, 'gradient_norm': norm.detach().float()}
 
-    def _write_log(self, report: Report | None) -> None:
+    def _write_log(
+        self, report: Report | None, measure: Callable[[], dict[str, float]] | None,
+    ) -> None:
         entry = {name: float(value) / self._since for name, value in self._sums.items()}
         if not math.isfinite(entry['loss']):
             raise TrainingError(
                 f'stage {self._stage}: the loss is {entry["loss"]} at step {self.step}; lower learning_rate, '
                 'or check the data')
         entry |= {'step': float(self.step), 'learning_rate': self._settings.learning_rate_at(self.step - 1)}
+        every, before = self._run.measure_every, len(self._log) * self._run.log_every
+        due = every > 0 and (self.step // every > before // every or self.step == self._settings.steps)
+        if measure is not None and due:
+            with self._accelerator.autocast():
+                entry |= {f'held_out_{name}': value for name, value in measure().items()}
         self._log.append(entry)
         self._sums, self._since = {}, 0
         if report is not None and self._accelerator.is_main_process:

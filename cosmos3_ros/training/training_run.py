@@ -16,7 +16,7 @@ from .model_card import EVALUATION_FILE, write_card
 from .objective import Batch
 from .output_checkpoint import OutputCheckpoint
 from .settings import STAGES, TrainingError, TrainingSettings
-from .stages import RUNNERS, Workplace, make_generator_objective, stage_facts
+from .stages import PREPARERS, RUNNERS, Workplace, make_generator_objective, stage_facts
 from .training_loop import StageResult
 from .weight_files import update_json
 
@@ -44,7 +44,7 @@ class RunReport:
 
 def run_training(
     settings: TrainingSettings, out: Path, *, stage: str = 'all', resume: bool = False,
-    max_minutes: float | None = None, device: str = 'cpu', command: str = '',
+    max_minutes: float | None = None, prepare_only: bool = False, device: str = 'cpu', command: str = '',
     say: Callable[[str], None] = logger.info, note: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunReport:
     """Train.
@@ -53,6 +53,7 @@ def run_training(
     :param stage: One of :data:`settings.STAGES`, or ``all`` of the file's.
     :param resume: Go on with what an earlier piece left in ``out``.
     :param max_minutes: Stop after so many minutes, ready to be resumed; preparing data counts.
+    :param prepare_only: Only decode and encode what the stages read; a later piece finds it done.
     :param device: ``cpu`` or ``cuda``.
     :param command: What was typed, for the model card.
     :param say: Takes lines for people.
@@ -80,6 +81,10 @@ def run_training(
         if remaining_s() <= 0.0:
             finished = False
             break
+        if prepare_only:
+            PREPARERS[name](place)
+            finished = False
+            continue
         result = RUNNERS[name](place)
         reports[name] = _summary(result)
         if not result.done:

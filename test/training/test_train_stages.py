@@ -1,5 +1,6 @@
 """Stages on small synthetic data: the loss falls, resumed is uninterrupted, weights reload as written."""
 
+from dataclasses import replace
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from cosmos3_ros.generator.composed_view import View
 from cosmos3_ros.model.checkpoint import Checkpoint
 from cosmos3_ros.model.loading import load_transformer, load_vae
 from cosmos3_ros.training.draws import WeightedDraws
+from cosmos3_ros.training.generator_objective import GENERATION, understanding_name
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.settings import TrainingError, TrainingSettings
@@ -204,3 +206,26 @@ def test_draws_follow_weights_and_show_each_sample_once():
     assert len(set(first)) >= 8  # 10 samples, shown before any comes again
     assert WeightedDraws([10, 1000], [1.0, 3.0], 16, seed=3)(7) == taken[7]
     assert WeightedDraws([10, 1000], [1.0, 3.0], 16, seed=4)(7) != taken[7]
+
+
+def test_held_out_losses_stand_in_the_log_and_change_nothing(tmp_path):
+    measured, plain = tmp_path / 'a', tmp_path / 'b'
+    results = []
+    for directory, every in ((measured, 3), (plain, 0)):
+        settings = make_settings(steps=6)
+        settings = replace(settings, run=replace(settings.run, measure_every=every))
+        results.append(run_generator(make_place(directory, settings)))
+    with_it = [entry['step'] for entry in results[0].log if 'held_out_action_loss' in entry]
+    assert with_it == [3.0, 6.0]
+    assert all(entry['held_out_joint_loss'] > 0.0 for entry in results[0].log if entry['step'] == 3.0)
+    assert [e['loss'] for e in results[0].log] == [e['loss'] for e in results[1].log]
+
+
+def test_a_tower_may_start_from_the_other(tmp_path):
+    place = make_place(tmp_path, make_settings(copy_understanding=True))
+    objective = make_generator_objective(place, encode_recordings(place))
+    held = dict(objective.transformer.named_parameters())
+    pairs = [(name, understanding_name(name)) for name in held if GENERATION.search(name)]
+    assert len(pairs) > 10
+    for name, source in pairs:
+        assert name != source and torch.equal(held[name].float(), held[source].float()), name
