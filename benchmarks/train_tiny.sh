@@ -30,8 +30,10 @@ record() {  # name, GPUs, workers, options
     > "$work/log/record_$1.log" 2>&1 || { note "record $1 failed: $(last "record_$1")"; return 1; }
   note "$1 recorded: $(last "record_$1")"
 }
+pin=()
 train() {  # GPU, log, stage, checkpoint, options
-  CUDA_VISIBLE_DEVICES=$1 cosmos3 train "$settings" --device "$device" --json --stage "$3" --out "$work/$4" "${@:5}" \
+  # Few threads: a step waits for the GPU, and threads that spin take cores from the recorders.
+  CUDA_VISIBLE_DEVICES=$1 OMP_NUM_THREADS=4 "${pin[@]}" "$python" -m cosmos3_ros.cli.main train "$settings" --device "$device" --json --stage "$3" --out "$work/$4" "${@:5}" \
     > "$work/log/$2.log" 2>&1 || { note "$2 failed: $(last "$2")"; return 1; }
   note "$2: $(last "$2")"
 }
@@ -47,8 +49,11 @@ second=$((gpus > 1 ? 1 : 0))
 record facts "${RENDERERS:-$(seq -s, 0 "$second")}" "$cores" --episodes "$facts" --seed 0 --width 320
 # The autoencoder sees every look there is in the first recording; the second one shows one of them.
 if [ "$gpus" -gt 1 ]; then
+  [ "$cores" -gt 16 ] && pin=(taskset -c "$((cores - 8))-$((cores - 1))")
   train 1 reasoner reasoner tiny --data "$work/facts" & reasoner=$!
+  [ "$cores" -gt 16 ] && pin=(taskset -c "$((cores - 16))-$((cores - 9))")
   train 0 vae vae other --data "$work/facts" & vae=$!
+  pin=()
   record_policy
   wait "$vae"
   train 0 encode generator other --resume --prepare "${both[@]}"

@@ -146,7 +146,7 @@ def _in_order(
     work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, report: Progress | None, name: str,
 ) -> Iterator[tuple[int, Any]]:
     """Yield results in the order of the jobs, a few of them under way at a time."""
-    workers = max(1, min(workers, os.cpu_count() or 1, len(jobs)))
+    workers = max(1, min(workers, len(os.sched_getaffinity(0)), len(jobs)))
     if workers == 1:
         for i, job in enumerate(jobs):
             yield i, work(job)
