@@ -14,8 +14,10 @@ from .lerobot_format import DatasetError
 _SMALL_PICTURE = 320
 _KEY_FRAME_EVERY = 8
 # Encoder to its options; the first that this PyAV has is taken. One thread: the bytes depend on their number.
+# x264's fastest preset: measured on 160-pixel pictures it takes a fifth of the time of "fast" (1.1 instead of
+# 5.9 ms for three cameras, of some 20 in all), errs less at the same crf, and makes files twice as large.
 _ENCODERS: dict[str, dict[str, str]] = {
-    'libx264': {'crf': '10', 'preset': 'fast', 'bf': '0', 'threads': '1'},
+    'libx264': {'crf': '10', 'preset': 'ultrafast', 'bf': '0', 'threads': '1'},
     'libsvtav1': {'crf': '20', 'preset': '8', 'svtav1-params': 'lp=1:pred-struct=1'},
     'libopenh264': {'b': '2M'},
     'mpeg4': {'qscale': '2', 'bf': '0', 'threads': '1'},
