@@ -1,5 +1,6 @@
 """The loop that all stages share: optimiser, clipping, averaging, log, snapshots, a limit on time."""
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,13 +20,18 @@ torch = require('torch', 'model')
 
 Report = Callable[[dict[str, Any]], None]
 
+_ASK_EVERY = 10
+"""Steps between two questions of several processes whether time is up."""
+
+_TIMED_STEPS = 101
+
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
     """How a stage ended.
 
     :param done: False if time ran out first.
-    :param step_s: Median seconds of a step of this piece.
+    :param step_s: Median seconds of this piece's last steps.
     :param seconds: All pieces together.
     :param log: One entry per ``log_every`` steps: step and means since the one before.
     """
@@ -133,12 +139,12 @@ class TrainingLoop:
             steps.
         :raises TrainingError: The loss is no number any more.
         """
-        durations: list[float] = []
+        # Of the last steps only: the median is asked for before every step.
+        durations: deque[float] = deque(maxlen=_TIMED_STEPS)
         saved_at = self._clock_s()
         while self.step < self._settings.steps:
             began = self._clock_s()
-            # The last step must not outlast the limit: twice the usual step is kept free.
-            if remaining_s() < 2.0 * _median(durations):
+            if self._is_time_up(remaining_s, durations):
                 break
             for name, value in self._take_step().items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
@@ -156,6 +162,20 @@ class TrainingLoop:
         return StageResult(
             self._stage, self.step >= self._settings.steps, self.step, _median(durations), self._seconds,
             tuple(self._log))
+
+    def _is_time_up(self, remaining_s: Callable[[], float], durations: deque[float]) -> bool:
+        several = self._accelerator.num_processes > 1
+        # Clocks differ: processes must stop at the same step, or those that go on wait for ever. They ask
+        # each other rarely, because every answer waits for the device.
+        if several and self.step % _ASK_EVERY:
+            return False
+        # The last step must not outlast the limit: twice the usual step is kept free.
+        left = remaining_s()
+        late = left < (2.0 + (_ASK_EVERY if several else 0)) * _median(durations)
+        if not several or math.isinf(left):
+            return late
+        flag = torch.tensor(float(late), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(flag, reduction='sum') > 0)
 
     def _take_step(self) -> dict[str, Any]:
         """Return the step's mean values, still on the device."""
@@ -202,7 +222,7 @@ class TrainingLoop:
             report({'stage': self._stage, **entry})
 
 
-def _median(values: list[float]) -> float:
+def _median(values: deque[float]) -> float:
     return sorted(values)[len(values) // 2] if values else 0.0
 
 
