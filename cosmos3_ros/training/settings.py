@@ -196,6 +196,8 @@ class GeneratorSettings:
     :param reinitialise_heads: Start the action heads anew, as NVIDIA does for a new robot.
     :param copy_understanding: Start the generation tower from the understanding tower's weights, layer by
         layer: its queries then already meet the keys of texts.
+    :param pass_noise: Start the action heads so that a row's noise passes through and copying it need not be
+        learned; for random weights.
     :param latents: Where encoded windows are kept: ``device`` or ``host``.
     :param lora: Only with ``generation_lora``.
     """
@@ -215,6 +217,7 @@ class GeneratorSettings:
     padding_weight: float = 1.0
     reinitialise_heads: bool = False
     copy_understanding: bool = False
+    pass_noise: bool = False
     latents: str = 'device'
     lora: LoraSettings = field(default_factory=LoraSettings)
 

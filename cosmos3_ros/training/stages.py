@@ -21,7 +21,7 @@ from ..reasoner.video_prompt import VideoSettings
 from ..resources import require
 from .clip_samples import ClipRecording, Examiner
 from .draws import WeightedDraws
-from .generator_objective import GENERATION, GeneratorObjective, understanding_name
+from .generator_objective import GeneratorObjective
 from .latent_windows import ClipEncoder, LatentWindows, encode_windows
 from .lora import merged_tensors
 from .objective import Batch
@@ -31,6 +31,7 @@ from .reasoner_objective import ReasonerObjective
 from .recording import Recording
 from .settings import DatasetEntry, TrainingError, TrainingSettings
 from .settings_file import settings_digest
+from .starting_weights import copy_understanding, pass_noise, reinitialise_heads
 from .training_loop import StageResult, TrainingLoop
 from .vae_objective import VaeObjective, latent_statistics
 from .weight_files import update_json
@@ -193,17 +194,11 @@ def make_generator_objective(
     frozen = 'bfloat16' if run.frozen_bfloat16 else 'float32'
     transformer = load_transformer(place.checkpoint, 'cpu', frozen)
     if settings.reinitialise_heads:
-        from ..model.random_weights import draw
-
-        for name, parameter in transformer.named_parameters():
-            if name.startswith(('action_proj_in.', 'action_proj_out.', 'action_modality_embed')):
-                fresh = draw(name, tuple(parameter.shape), place.settings.seed)
-                parameter.data.copy_(torch.from_numpy(fresh))
+        reinitialise_heads(transformer, place.settings.seed)
     if settings.copy_understanding:
-        sources = dict(transformer.named_parameters())
-        for name, parameter in sources.items():
-            if GENERATION.search(name):
-                parameter.data.copy_(sources[understanding_name(name)].data)
+        copy_understanding(transformer)
+    if settings.pass_noise:
+        pass_noise(transformer)
     transformer.to(place.device)
     if run.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()

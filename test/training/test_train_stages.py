@@ -229,3 +229,22 @@ def test_a_tower_may_start_from_the_other(tmp_path):
     assert len(pairs) > 10
     for name, source in pairs:
         assert name != source and torch.equal(held[name].float(), held[source].float()), name
+
+
+def test_a_rows_noise_reaches_the_output_untrained(tmp_path):
+    """With ``pass_noise`` the first answer to pure noise is that noise; otherwise it has nothing of it."""
+    found = []
+    for number, passed in enumerate((False, True)):
+        place = make_place(tmp_path / str(number), make_settings(pass_noise=passed))
+        windows = encode_recordings(place)
+        objective = make_generator_objective(place, windows)
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randn((2, 33, 64), generator=generator)
+        rows[..., 8:] = 0.0
+        with torch.no_grad():
+            texts = objective.contexts(objective.places_of(windows[0], [0, 1]))
+            _, answer = objective.step.velocity(
+                texts, windows[0].latents[:2].float(), rows, torch.full((2,), 990.0), torch.full((2,), 8))
+        pairs = torch.stack([rows[:, 1:, :8].flatten(), answer[:, 1:, :8].flatten()])
+        found.append(float(torch.corrcoef(pairs)[0, 1]))
+    assert abs(found[0]) < 0.3 and found[1] > 0.85
