@@ -72,11 +72,11 @@ train_generator() {  # GPUs
   local running=$!
   if [ -z "${STEPS:-}" ]; then
     # How long a step takes is known after a few hundred of them; if that was guessed badly, once more.
-    while kill -0 "$running" 2>/dev/null && ! grep -q '^generator 700:' "$log"; do
-      [ -n "$first" ] || { grep -q '^generator 200:' "$log" && first=$(date +%s.%N); } || true
+    while kill -0 "$running" 2>/dev/null && ! grep -q '^generator 400:' "$log"; do
+      [ -n "$first" ] || { grep -q '^generator 100:' "$log" && first=$(date +%s.%N); } || true
       sleep 0.2
     done
-    step_s=$("$python" -c "print(round(($(date +%s.%N) - ${first:-0}) / 500, 5))")
+    step_s=$("$python" -c "print(round(($(date +%s.%N) - ${first:-0}) / 300, 5))")
     note "a step takes $step_s s"
     if "$python" -c "import sys; sys.exit(0.96 < $step_s / $guess < 1.02)"; then
       pkill -TERM -f -- "--stage generator --out $work/tiny --resume" || true
