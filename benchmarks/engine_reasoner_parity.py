@@ -4,12 +4,17 @@ Vision tower, prefill with deepstack features and decoding, token after token th
 wrote, so that both always read the same. Needs no checkpoint; Nano's shape needs a GPU with 60 GB. Prints
 one line of JSON; the status is 1 if a cosine is below 0.999.
 
+In bfloat16 the same weights are then run in float32, which tells what of a difference is rounding: ``graphs``
+and ``compiled`` are both that far from float32 (1 - cosine), and ``distance_ratio_max`` says how much further
+the graphs are in the worst output.
+
     PYTHONPATH=. python benchmarks/engine_reasoner_parity.py nano --device cuda
     PYTHONPATH=. python benchmarks/engine_reasoner_parity.py tiny --dtype float32
 """
 
 import argparse
 from dataclasses import replace
+import gc
 import json
 import sys
 from typing import Any
@@ -110,29 +115,84 @@ def compare(shape: str, device: str, dtype: str, new_tokens: int) -> dict[str, A
         'deepstack_cosine_min': min(
             cosine(mine, other) for mine, other in zip(seen['deepstack'], theirs.levels, strict=True))}
 
-    visual = prompt.mm_token_type_ids[0] != 0
-    positions, slots, following = prompt_positions(visual, prompt.video_grid_thw)
-    embedded = model.model.language_model.embed_tokens.weight[prompt.input_ids[0].to(device)].float()
-    embedded[visual.to(device)] = seen['tokens'].flatten(0, 1).float()
+    outputs = {'vision': seen['tokens'], 'deepstack': seen['deepstack']}
     written = list(decoder.write(given, new_tokens))
-    logits = [graphs.language.prefill(
-        embedded, positions.to(device), slots.to(device), seen['deepstack'].flatten(1, 2))]
-    for i, token in enumerate(written[:-1]):
-        logits.append(graphs.language.decode(token, following + i))
+    logits, mine = run_language(graphs, model, prompt, seen, written)
     chosen = [int(row.argmax()) for row in logits]
     # Where another word is chosen: how much less likely theirs is, in magnitudes of the largest logit.
     behind = [float((row.max() - row[token]) / row.abs().max())
               for row, token in zip(logits, written, strict=True)]
-    cache, length = next(iter(decoder._caches.values())), len(embedded)
-    for part, place in (('prefill', slice(0, length)), ('decode', slice(length, length + new_tokens - 1))):
-        for name, other in (('keys', cache.keys), ('values', cache.values)):
-            mine = graphs.cached(f'cache_{name}')
-            found[f'{part}_{name}_cosine_min'] = min(
-                cosine(a[:, place], b[:, place]) for a, b in zip(mine, other, strict=True))
+    cache, length = next(iter(decoder._caches.values())), len(prompt.input_ids[0])
+    their = {'vision': theirs.merged, 'deepstack': torch.stack(list(theirs.levels)), **split(
+        cache.keys, cache.values, length, new_tokens)}
+    outputs |= split(*mine, length, new_tokens)
+    for name in ('prefill_keys', 'prefill_values', 'decode_keys', 'decode_values'):
+        found[f'{name}_cosine_min'] = min(
+            cosine(a, b) for a, b in zip(outputs[name], their[name], strict=True))
     least = min(value for name, value in found.items() if 'cosine' in name)
-    return found | {
+    found |= {
         'tokens': new_tokens, 'tokens_equal': sum(a == b for a, b in zip(chosen, written, strict=True)),
         'behind_max': max(behind), 'cosine_min': least, 'passed': least >= LEAST_COSINE}
+    if dtype == 'bfloat16':
+        outputs, their = ({name: value.cpu() for name, value in part.items()} for part in (outputs, their))
+        weights = {name: value.cpu() for name, value in model.state_dict().items()}
+        del model, graphs, decoder, given, theirs, seen, logits, mine, cache
+        gc.collect()
+        if device != 'cpu':
+            torch.cuda.empty_cache()
+        exact = run_exact(preset, vision, weights, device, prompt, shapes, written)
+        found |= distances(outputs, their, exact)
+    return found
+
+
+def run_language(graphs: Graphs, model: Any, prompt: Any, seen: Any, written: list[int]) -> tuple[Any, Any]:
+    """Return the logits of every step and the caches' keys and values, fed with the tokens ``written``."""
+    visual = prompt.mm_token_type_ids[0] != 0
+    positions, slots, following = prompt_positions(visual, prompt.video_grid_thw)
+    device = graphs.device
+    embedded = model.model.language_model.embed_tokens.weight[prompt.input_ids[0].to(device)].float()
+    embedded[visual.to(device)] = seen['tokens'].flatten(0, 1).float()
+    logits = [graphs.language.prefill(
+        embedded, positions.to(device), slots.to(device), seen['deepstack'].flatten(1, 2))]
+    for i, token in enumerate(written[:-1]):
+        logits.append(graphs.language.decode(token, following + i))
+    return logits, (graphs.cached('cache_keys'), graphs.cached('cache_values'))
+
+
+def split(keys: Any, values: Any, length: int, new_tokens: int) -> dict[str, Any]:
+    """Return the caches of prompt and answer apart, (layers, heads, tokens, width) each."""
+    keys, values = (torch.stack(list(part)) for part in (keys, values))
+    end = length + new_tokens - 1
+    return {
+        'prefill_keys': keys[:, :, :length], 'prefill_values': values[:, :, :length],
+        'decode_keys': keys[:, :, length:end], 'decode_values': values[:, :, length:end]}
+
+
+def run_exact(
+    preset: Any, vision: Any, weights: dict[str, Any], device: str, prompt: Any, shapes: Shapes,
+    written: list[int],
+) -> dict[str, Any]:
+    """Return what the graphs make of these weights in float32."""
+    model = random_model(preset, device, torch.float32, vision)
+    model.load_state_dict(weights)
+    graphs = Graphs(model, shapes)
+    frames = prompt.pixel_values_videos.reshape(
+        shapes.max_frames, shapes.frame_grid[0] * shapes.frame_grid[1], -1)
+    seen = graphs.vision.run({'patches': frames.to(device, torch.float32)})
+    _, caches = run_language(graphs, model, prompt, seen, written)
+    found = {'vision': seen['tokens'], 'deepstack': seen['deepstack'], **split(
+        *caches, len(prompt.input_ids[0]), len(written))}
+    return {name: value.cpu() for name, value in found.items()}
+
+
+def distances(graphs: dict[str, Any], compiled: dict[str, Any], exact: dict[str, Any]) -> dict[str, Any]:
+    """Return 1 - cosine to float32 of both, per output, and the largest ratio."""
+    apart = {
+        side: {name: 1.0 - cosine(values[name], exact[name]) for name in exact}
+        for side, values in (('graphs', graphs), ('compiled', compiled))}
+    return {
+        'from_float32': apart,
+        'distance_ratio_max': max(apart['graphs'][name] / apart['compiled'][name] for name in exact)}
 
 
 def main() -> int:
