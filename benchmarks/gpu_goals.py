@@ -7,6 +7,8 @@ of its own, with a limit of its own, and prints JSON lines as it goes (also to `
   process holds on the device, by what it is held for;
 - ``diffusers``: the same request with the yardstick;
 - ``reasoner``: first token of transformers and of ``compiled``, and what each choice in it is worth;
+- ``two-devices``, where there are two: both texts of guidance at once, each on its device, against one after
+  the other on the first: time, and whether the chunk is the same bytes;
 - ``bfloat16-expandable`` and ``float8-expandable``, while time is left: memory once more with
   ``expandable_segments:True``.
 
@@ -33,8 +35,8 @@ DEVICE = 'cuda:0'
 GIGA = 1e9
 PROMPT_TOKENS = 128
 # Seconds that a part may take at most.
-PARTS = {'bfloat16': 85, 'float8': 70, 'diffusers': 60, 'reasoner': 70, 'float8-expandable': 45,
-         'bfloat16-expandable': 45}
+PARTS = {'bfloat16': 85, 'float8': 70, 'diffusers': 60, 'reasoner': 70, 'two-devices': 90,
+         'float8-expandable': 45, 'bfloat16-expandable': 45}
 LEAST_S = 12  # less is not worth a start
 
 
@@ -173,6 +175,35 @@ def run_diffusers(part: str) -> None:
         row = measure(policy, variant, DEVICE, PROMPT_TOKENS, 10, anew=False)
     emit(part, 'request', request_ms=round(row.request_ms, 2), p99_ms=round(row.request_p99_ms, 2),
          stages_ms=row.stages_ms, resident_gb=round(row.resident_gb, 3), peak_gb=round(row.peak_gb, 3))
+
+
+def run_two_devices(part: str) -> None:
+    """Measure both texts of guidance at once on two devices, in both precisions."""
+    import torch
+
+    from cosmos3_ros.generator.bench import Variant, make_policy, measure
+    from cosmos3_ros.generator.cosmos3_policy import FLOAT8
+
+    if torch.cuda.device_count() < 2:
+        emit(part, 'left out', devices=torch.cuda.device_count())
+        return
+    with torch.no_grad():
+        for dtype in ('bfloat16', FLOAT8):
+            rows = []
+            for second in (None, 'cuda:1'):
+                variant = Variant(
+                    f'compiled {dtype}', 'compiled', dtype, branches='sequential', guidance_device=second)
+                policy = make_policy('nano-random', DEVICE, variant, device_source(), None)
+                rows.append(measure(policy, variant, DEVICE, PROMPT_TOKENS, 15, anew=False))
+                del policy
+                gc.collect()
+                torch.cuda.empty_cache()
+            one, two = rows
+            same = (one.chunk.positions.tobytes() == two.chunk.positions.tobytes()
+                    and one.chunk.gripper.tobytes() == two.chunk.gripper.tobytes())
+            emit(part, f'request, {dtype}', one_ms=round(one.request_ms, 2), two_ms=round(two.request_ms, 2),
+                 two_p99_ms=round(two.request_p99_ms, 2), times=round(one.request_ms / two.request_ms, 3),
+                 same_bytes=same, deterministic=two.deterministic)
 
 
 def guarded(part: str, what: str, work: Callable[[], dict[str, Any]]) -> None:
@@ -333,6 +364,8 @@ def main() -> int:
         run_diffusers(args.part)
     elif args.part == 'reasoner':
         run_reasoner(args.part)
+    elif args.part == 'two-devices':
+        run_two_devices(args.part)
     else:
         run_generator(args.part)
     return 0

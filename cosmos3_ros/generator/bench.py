@@ -27,6 +27,7 @@ from .cosmos3_policy import BRANCHES, FLOAT8, branch_batching, create_cosmos3, p
 from .diffusers_backend import DiffusersBackend
 from .graph_pool import GraphPool
 from .guidance import Guidance
+from .parallel_backend import ParallelBackend
 from .policy import PolicyError
 from .sampler import schedule
 
@@ -45,6 +46,7 @@ class Variant:
 
     :param backend: ``compiled`` or ``diffusers``.
     :param interval: Timesteps between which guidance is on; None is always.
+    :param guidance_device: A second device, which denoises with the empty text; None: both on one.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Variant:
     steps: int = droid_joint.STEPS
     interval: tuple[float, float] | None = None
     branches: str = BRANCHES[0]
+    guidance_device: str | None = None
 
 
 @dataclass(slots=True)
@@ -151,15 +154,22 @@ def make_policy(
         return create_cosmos3(
             checkpoint=checkpoint, joint_names=JOINTS, backend=variant.backend, device=device,
             dtype=variant.dtype, steps=variant.steps, shift=droid_joint.SHIFT, guidance=droid_joint.GUIDANCE,
-            guidance_interval=variant.interval, branches=variant.branches, torch_threads=0)
+            guidance_interval=variant.interval, branches=variant.branches,
+            guidance_device=variant.guidance_device, torch_threads=0)
     backend: Any
     pool = GraphPool(device)
     if variant.backend == 'diffusers':
         backend = DiffusersBackend(source.transformer(), plan, guidance)
     else:
-        backend = CompiledBackend(
-            source, device, torch.bfloat16, NANO_RANDOM, plan, guidance, float8=variant.dtype == FLOAT8,
-            batched=branch_batching(variant.branches, variant.dtype), pool=pool)
+        def compiled(where: str, memory: GraphPool) -> CompiledBackend:
+            return CompiledBackend(
+                source, where, torch.bfloat16, NANO_RANDOM, plan, guidance, float8=variant.dtype == FLOAT8,
+                batched=branch_batching(variant.branches, variant.dtype), pool=memory)
+
+        backend = compiled(device, pool)
+        if variant.guidance_device is not None:
+            follower = compiled(variant.guidance_device, GraphPool(variant.guidance_device))
+            backend = ParallelBackend(backend, follower, plan, guidance)
     return Cosmos3Policy(
         identity=ModelIdentity(NANO_RANDOM, f'{variant.backend}/{variant.dtype}/{device}', False),
         actions=droid_joint.DroidJoint(JOINTS), backend=backend,

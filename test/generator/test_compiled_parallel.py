@@ -86,3 +86,16 @@ def test_a_policy_on_two_devices(policy_checkpoint, droid_observation):
     with pytest.raises(CheckpointError, match="device: 'cuda:7' arrived"):
         create_policy(
             'cosmos3', checkpoint=str(policy_checkpoint), robot='panda', guidance_device='cuda:7')
+
+
+def test_the_benchmark_measures_both_devices(policy_checkpoint):
+    from cosmos3_ros.generator.bench import Variant, make_policy, measure
+
+    rows = []
+    for second in (None, 'cpu'):
+        variant = Variant('both', 'compiled', 'float32', branches='sequential', guidance_device=second)
+        policy = make_policy(str(policy_checkpoint), 'cpu', variant, None, None)
+        rows.append(measure(policy, variant, 'cpu', 12, 2, anew=False))
+    assert isinstance(policy.backend, ParallelBackend)
+    assert rows[0].chunk.positions.tobytes() == rows[1].chunk.positions.tobytes()
+    assert all(row.deterministic and row.request_ms > 0.0 for row in rows)
