@@ -135,30 +135,26 @@ def test_a_missing_dataset_is_named(tmp_path, capsys, base):
     assert status == 1 and 'nowhere' in result['error']
 
 
-def test_two_processes_train_what_one_does(tmp_path, dataset, base):
+def test_two_processes_train_what_one_does(tmp_path, capsys, dataset, base):
     """One process with parts of the same size sees the same noise and samples as two with torchrun."""
     optimiser = {**OPTIMISER, 'steps': 4, 'batch': 4, 'micro_batch': 2}
     file = write_config(tmp_path, base, generator={'optimiser': optimiser})
     alone, together = tmp_path / 'alone', tmp_path / 'together'
-    command = [
-        '-m', 'cosmos3_ros.cli.main', 'train', str(file), '--data', str(dataset), '--threads', '1', '--json']
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    subprocess.run(
-        [sys.executable, *command, '--out', str(alone)], check=True, env=environment, capture_output=True)
+    assert run(capsys, file, '--data', dataset, '--out', alone)[0] == 0
     # The second piece of a run: with two processes only one may write the start.
-    subprocess.run(
-        [sys.executable, *command, '--out', str(together), '--prepare'], check=True, env=environment,
-        capture_output=True)
+    assert run(capsys, file, '--data', dataset, '--out', together, '--prepare')[0] == 0
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     found = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
-         *command, '--out', str(together), '--resume', '--max-minutes', '9'],
+         '-m', 'cosmos3_ros.cli.main', 'train', str(file), '--data', str(dataset), '--out', str(together),
+         '--resume', '--max-minutes', '9', '--threads', '1', '--json'],
         env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
     log = (tmp_path / 'together.run' / 'generator.log.jsonl').read_text().splitlines()
     assert [json.loads(line)['step'] for line in log] == [1.0, 2.0, 3.0, 4.0]
     one, other = (load_transformer(Checkpoint.open(out), 'cpu', 'float32').state_dict()
                   for out in (alone, together))
-    start = load_transformer(Checkpoint.open(base), 'cpu', 'float32').state_dict()
+    start = load_transformer(Checkpoint.open(base, contract='droid_joint'), 'cpu', 'float32').state_dict()
     moved = max(float((one[name] - start[name]).abs().max()) for name in one)
     apart = max(float((one[name] - other[name]).abs().max()) for name in one)
     assert moved > 1e-3 and apart < 0.02 * moved
