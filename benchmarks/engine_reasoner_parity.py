@@ -13,6 +13,7 @@ the graphs are in the worst output.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 import gc
 import json
@@ -73,22 +74,50 @@ class Graphs:
 
     def __init__(self, model: Any, shapes: Shapes) -> None:
         self.dimensions, self.shapes, self._weights = dimensions_of(model), shapes, ModelWeights(model)
-        self.device, self.dtype = model.device, str(model.dtype).removeprefix('torch.')
-        (_, self.vision), = self._make('vision')
+        self.device, self.dtype = model.device, model.dtype
+        self._embedding = model.model.language_model.embed_tokens.weight
+        (_, self._vision), = self._make('vision')
         segments, runners = zip(*self._make('language'), strict=True)
-        self.language = LanguageChain(
-            segments, runners, self.dimensions, shapes, model.model.language_model.embed_tokens.weight,
-            self.dtype, str(self.device))
+        self._language = LanguageChain(
+            segments, runners, self.dimensions, shapes, self._embedding, self._dtype_name, str(self.device))
+
+    @property
+    def _dtype_name(self) -> str:
+        return str(self.dtype).removeprefix('torch.')
 
     def _make(self, tower: Tower) -> list[tuple[Segment, TorchRunner]]:
         return [
             (s, TorchRunner(make_module(
-                s, self.dimensions, self.shapes, self._weights, self.dtype).to(self.device), s))
+                s, self.dimensions, self.shapes, self._weights, self._dtype_name).to(self.device), s))
             for s in cut_tower(tower, self.dimensions, self.shapes)]
 
-    def cached(self, name: str) -> Any:
-        """Return keys or values of all layers."""
-        return torch.cat([cache[name] for cache in self.language._caches])
+    def run(self, prompt: Any, written: Sequence[int]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the logits of every step, fed with the tokens ``written``, and all outputs by name."""
+        rows, columns = self.shapes.frame_grid
+        patches = prompt.pixel_values_videos.reshape(self.shapes.max_frames, rows * columns, -1)
+        seen = self._vision.run({'patches': patches.to(self.device, self.dtype)})
+        visual = prompt.mm_token_type_ids[0] != 0
+        positions, slots, following = prompt_positions(visual, prompt.video_grid_thw)
+        embedded = self._embedding[prompt.input_ids[0].to(self.device)].float()
+        embedded[visual.to(self.device)] = seen['tokens'].flatten(0, 1).float()
+        logits = [self._language.prefill(
+            embedded, positions.to(self.device), slots.to(self.device), seen['deepstack'].flatten(1, 2))]
+        for i, token in enumerate(written[:-1]):
+            logits.append(self._language.decode(token, following + i))
+        keys, values = (
+            torch.cat([cache[f'cache_{name}'] for cache in self._language._caches])
+            for name in ('keys', 'values'))
+        return logits, {
+            'vision': seen['tokens'], 'deepstack': seen['deepstack'],
+            **split(keys, values, len(embedded), len(written))}
+
+
+def split(keys: Any, values: Any, length: int, new_tokens: int) -> dict[str, Any]:
+    """Return the caches of prompt and answer apart, (layers, heads, tokens, width) each."""
+    end = length + new_tokens - 1
+    return {
+        'prefill_keys': keys[:, :, :length], 'prefill_values': values[:, :, :length],
+        'decode_keys': keys[:, :, length:end], 'decode_values': values[:, :, length:end]}
 
 
 def cosine(a: Any, b: Any) -> float:
@@ -104,85 +133,46 @@ def compare(shape: str, device: str, dtype: str, new_tokens: int) -> dict[str, A
     prompt = random_prompt(model, GRIDS[shape], TOKENS[shape])
     frames, rows, columns = GRIDS[shape]
     shapes = Shapes(frame_grid=(rows, columns), max_frames=frames, cache=1024 + new_tokens)
-    graphs = Graphs(model, shapes)
     decoder, given = create_decoder(model), decoder_input(model, prompt)
-
     theirs = decoder.see(given)
-    patches = prompt.pixel_values_videos.reshape(frames, rows * columns, -1)
-    seen = graphs.vision.run({'patches': patches.to(device, model.dtype)})
-    found: dict[str, Any] = {
-        'vision_cosine': cosine(seen['tokens'], theirs.merged),
-        'deepstack_cosine_min': min(
-            cosine(mine, other) for mine, other in zip(seen['deepstack'], theirs.levels, strict=True))}
-
-    outputs = {'vision': seen['tokens'], 'deepstack': seen['deepstack']}
     written = list(decoder.write(given, new_tokens))
-    logits, mine = run_language(graphs, model, prompt, seen, written)
+    cache = next(iter(decoder._caches.values()))
+    compiled = {
+        'vision': theirs.merged, 'deepstack': torch.stack(list(theirs.levels)), **split(
+            torch.stack(list(cache.keys)), torch.stack(list(cache.values)), len(prompt.input_ids[0]),
+            new_tokens)}
+    logits, outputs = Graphs(model, shapes).run(prompt, written)
+    found: dict[str, Any] = {'vision_cosine': cosine(outputs['vision'], compiled['vision'])}
+    found |= {
+        f'{name}_cosine_min': min(
+            cosine(mine, other) for mine, other in zip(outputs[name], compiled[name], strict=True))
+        for name in outputs if name != 'vision'}
     chosen = [int(row.argmax()) for row in logits]
     # Where another word is chosen: how much less likely theirs is, in magnitudes of the largest logit.
     behind = [float((row.max() - row[token]) / row.abs().max())
               for row, token in zip(logits, written, strict=True)]
-    cache, length = next(iter(decoder._caches.values())), len(prompt.input_ids[0])
-    their = {'vision': theirs.merged, 'deepstack': torch.stack(list(theirs.levels)), **split(
-        cache.keys, cache.values, length, new_tokens)}
-    outputs |= split(*mine, length, new_tokens)
-    for name in ('prefill_keys', 'prefill_values', 'decode_keys', 'decode_values'):
-        found[f'{name}_cosine_min'] = min(
-            cosine(a, b) for a, b in zip(outputs[name], their[name], strict=True))
-    least = min(value for name, value in found.items() if 'cosine' in name)
+    least = min(found.values())
     found |= {
         'tokens': new_tokens, 'tokens_equal': sum(a == b for a, b in zip(chosen, written, strict=True)),
         'behind_max': max(behind), 'cosine_min': least, 'passed': least >= LEAST_COSINE}
     if dtype == 'bfloat16':
-        outputs, their = ({name: value.cpu() for name, value in part.items()} for part in (outputs, their))
-        weights = {name: value.cpu() for name, value in model.state_dict().items()}
-        del model, graphs, decoder, given, theirs, seen, logits, mine, cache
+        outputs, compiled = on_host(outputs), on_host(compiled)
+        weights = on_host(model.state_dict())
+        # Both models together would not fit a card.
+        del model, decoder, given, theirs, logits, cache
         gc.collect()
         if device != 'cpu':
             torch.cuda.empty_cache()
-        exact = run_exact(preset, vision, weights, device, prompt, shapes, written)
-        found |= distances(outputs, their, exact)
+        model = random_model(preset, device, torch.float32, vision)
+        model.load_state_dict(weights)
+        _, exact = Graphs(model, shapes).run(prompt, written)
+        found |= distances(outputs, compiled, on_host(exact))
     return found
 
 
-def run_language(graphs: Graphs, model: Any, prompt: Any, seen: Any, written: list[int]) -> tuple[Any, Any]:
-    """Return the logits of every step and the caches' keys and values, fed with the tokens ``written``."""
-    visual = prompt.mm_token_type_ids[0] != 0
-    positions, slots, following = prompt_positions(visual, prompt.video_grid_thw)
-    device = graphs.device
-    embedded = model.model.language_model.embed_tokens.weight[prompt.input_ids[0].to(device)].float()
-    embedded[visual.to(device)] = seen['tokens'].flatten(0, 1).float()
-    logits = [graphs.language.prefill(
-        embedded, positions.to(device), slots.to(device), seen['deepstack'].flatten(1, 2))]
-    for i, token in enumerate(written[:-1]):
-        logits.append(graphs.language.decode(token, following + i))
-    return logits, (graphs.cached('cache_keys'), graphs.cached('cache_values'))
-
-
-def split(keys: Any, values: Any, length: int, new_tokens: int) -> dict[str, Any]:
-    """Return the caches of prompt and answer apart, (layers, heads, tokens, width) each."""
-    keys, values = (torch.stack(list(part)) for part in (keys, values))
-    end = length + new_tokens - 1
-    return {
-        'prefill_keys': keys[:, :, :length], 'prefill_values': values[:, :, :length],
-        'decode_keys': keys[:, :, length:end], 'decode_values': values[:, :, length:end]}
-
-
-def run_exact(
-    preset: Any, vision: Any, weights: dict[str, Any], device: str, prompt: Any, shapes: Shapes,
-    written: list[int],
-) -> dict[str, Any]:
-    """Return what the graphs make of these weights in float32."""
-    model = random_model(preset, device, torch.float32, vision)
-    model.load_state_dict(weights)
-    graphs = Graphs(model, shapes)
-    frames = prompt.pixel_values_videos.reshape(
-        shapes.max_frames, shapes.frame_grid[0] * shapes.frame_grid[1], -1)
-    seen = graphs.vision.run({'patches': frames.to(device, torch.float32)})
-    _, caches = run_language(graphs, model, prompt, seen, written)
-    found = {'vision': seen['tokens'], 'deepstack': seen['deepstack'], **split(
-        *caches, len(prompt.input_ids[0]), len(written))}
-    return {name: value.cpu() for name, value in found.items()}
+def on_host(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors in host memory."""
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
 def distances(graphs: dict[str, Any], compiled: dict[str, Any], exact: dict[str, Any]) -> dict[str, Any]:

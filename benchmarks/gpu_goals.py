@@ -181,7 +181,7 @@ def run_two_devices(part: str) -> None:
     """Measure both texts of guidance at once on two devices, in both precisions."""
     import torch
 
-    from cosmos3_ros.generator.bench import Variant, make_policy, measure
+    from cosmos3_ros.generator.bench import Variant, make_policy, measure, same_chunk
     from cosmos3_ros.generator.cosmos3_policy import FLOAT8
 
     if torch.cuda.device_count() < 2:
@@ -199,11 +199,9 @@ def run_two_devices(part: str) -> None:
                 gc.collect()
                 torch.cuda.empty_cache()
             one, two = rows
-            same = (one.chunk.positions.tobytes() == two.chunk.positions.tobytes()
-                    and one.chunk.gripper.tobytes() == two.chunk.gripper.tobytes())
             emit(part, f'request, {dtype}', one_ms=round(one.request_ms, 2), two_ms=round(two.request_ms, 2),
                  two_p99_ms=round(two.request_p99_ms, 2), times=round(one.request_ms / two.request_ms, 3),
-                 same_bytes=same, deterministic=two.deterministic)
+                 same_bytes=same_chunk(one.chunk, two.chunk), deterministic=two.deterministic)
 
 
 def guarded(part: str, what: str, work: Callable[[], dict[str, Any]]) -> None:

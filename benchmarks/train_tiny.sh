@@ -50,7 +50,6 @@ train() {  # GPUs, log, stage, checkpoint, options
 encode() { train "$1" "encode_$2" generator tiny --resume --prepare --data "$work/$2"; }
 
 record_policy() {
-  began=$(date +%s)
   local from rate frames each
   from=$(now)
   record reach reach --episodes "$reach" --seed 1 "${one_look[@]}"

@@ -27,7 +27,7 @@ from .cosmos3_policy import BRANCHES, FLOAT8, branch_batching, create_cosmos3, p
 from .diffusers_backend import DiffusersBackend
 from .graph_pool import GraphPool
 from .guidance import Guidance
-from .parallel_backend import ParallelBackend
+from .parallel_backend import on_devices
 from .policy import PolicyError
 from .sampler import schedule
 
@@ -166,10 +166,7 @@ def make_policy(
                 source, where, torch.bfloat16, NANO_RANDOM, plan, guidance, float8=variant.dtype == FLOAT8,
                 batched=branch_batching(variant.branches, variant.dtype), pool=memory)
 
-        backend = compiled(device, pool)
-        if variant.guidance_device is not None:
-            follower = compiled(variant.guidance_device, GraphPool(variant.guidance_device))
-            backend = ParallelBackend(backend, follower, plan, guidance)
+        backend = on_devices(compiled, device, pool, variant.guidance_device, plan, guidance)
     return Cosmos3Policy(
         identity=ModelIdentity(NANO_RANDOM, f'{variant.backend}/{variant.dtype}/{device}', False),
         actions=droid_joint.DroidJoint(JOINTS), backend=backend,
@@ -227,13 +224,13 @@ def measure(
         again = policy.generate(observation, instruction, seed=0)
         times.append((perf_counter() - started) * 1e3)
         stages.append(dict(policy.stages_ms))
-        same &= _equal(chunk, again)
+        same &= same_chunk(chunk, again)
     context_s = 0.0
     if variant.backend == 'compiled' and anew:
         # Forgotten and computed anew: another graph, another context, the same bytes.
         backend = policy.backend
         backend.forget()
-        same &= _equal(chunk, policy.generate(observation, instruction, seed=0))
+        same &= same_chunk(chunk, policy.generate(observation, instruction, seed=0))
         context_s = backend.context_s
     resident, peak = memory(device)
     return Measurement(
@@ -244,7 +241,8 @@ def measure(
         deterministic=same, chunk=chunk)
 
 
-def _equal(one: ActionChunk, other: ActionChunk) -> bool:
+def same_chunk(one: ActionChunk, other: ActionChunk) -> bool:
+    """Whether two chunks are the same bytes."""
     return (one.positions.tobytes() == other.positions.tobytes()
             and one.gripper.tobytes() == other.gripper.tobytes())
 

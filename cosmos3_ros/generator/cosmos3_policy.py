@@ -35,7 +35,7 @@ from .graph_pool import GraphPool
 from .guidance import Guidance
 from .imagination import Imagination
 from .option_types import check_types
-from .parallel_backend import ParallelBackend
+from .parallel_backend import on_devices
 from .policy import PolicyError
 from .prompt import PROMPT_VARIANTS
 from .request_pack import make_pack
@@ -293,9 +293,7 @@ def _make_backend(
             understanding_resident=understanding == 'resident', batched=branch_batching(branches, dtype),
             pool=memory, layout=layout)
 
-    made: Any = compiled(device, pool)
-    if guidance_device is not None:
-        made = ParallelBackend(made, compiled(guidance_device, GraphPool(guidance_device)), plan, guidance)
+    made = on_devices(compiled, device, pool, guidance_device, plan, guidance)
     return made, int(source.config['action_dim'])
 
 

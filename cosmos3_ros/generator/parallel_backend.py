@@ -7,7 +7,7 @@ compute alike. On CUDA each step of a branch is a graph of its own. Tested with 
 on two GPUs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from cosmos3_ros.resources import require
 from .compiled_backend import CompiledBackend
 from .compiled_loop import CompiledLoop, combine_velocities
 from .denoise import Request
+from .graph_pool import GraphPool
 from .guidance import Guidance
 from .policy import PolicyError
 from .prefix import pull_per_step
@@ -114,3 +115,18 @@ class ParallelBackend:
                     v_visions.append(v_vision)
                     vision = combine_velocities(leading.noise, v_visions, plan, step)
         return vision, action, leading
+
+
+def on_devices(
+    make: Callable[[str, GraphPool], CompiledBackend], device: str, pool: GraphPool,
+    guidance_device: str | None, plan: Schedule, guidance: Guidance,
+) -> CompiledBackend | ParallelBackend:
+    """Return the backend of one device, or of two if a second one is named.
+
+    :param make: Builds a device's backend in a graph pool of that device.
+    :param pool: Of the first device.
+    """
+    leader = make(device, pool)
+    if guidance_device is None:
+        return leader
+    return ParallelBackend(leader, make(guidance_device, GraphPool(guidance_device)), plan, guidance)
