@@ -4,21 +4,22 @@
 #   PIECE=understanding benchmarks/lent_start.sh          # .gl/*.deb: OpenGL loaders, .whl/*.whl: docs/training.md
 #   PIECE=policy benchmarks/lent_start.sh PACKS           # PACKS holds reasoner.tgz and towers.tgz of the first piece
 #
-# The machine may go back 30 s after a command ends, so follow it at once with lent_look.sh. /ram/w is a tmpfs: windows
-# and pictures do not fit where a disk is slow. What is worth having lies in /ram/w/out.
+# The machine may go back 30 s after a command ends, so follow it at once with lent_look.sh. Everything lies in a tmpfs
+# at RAM: windows and pictures do not fit where a disk is slow. What is worth having is in RAM/w/out.
 set -euo pipefail
+ram=${RAM:-/ram}
 for package in .gl/*.deb; do dpkg -x "$package" /; done
 ldconfig
-python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
-mkdir -p /ram
-mountpoint -q /ram || mount -t tmpfs -o size="${RAM_SIZE:-210g}" tmpfs /ram
-mkdir -p /ram/w/out /ram/tmp /ram/source
-cp -r . /ram/source/
-for pack in reasoner towers; do [ -z "${1:-}" ] || tar xzf "$1/$pack.tgz" -C /ram/w; done
-cd /ram/source
-export PYTHONPATH=/tmp/site TORCHINDUCTOR_CACHE_DIR=/ram/inductor TMPDIR=/ram/tmp OUT=/ram/w/out
-PYTHONPATH="$PWD:/tmp/site" python3 -c "
+mkdir -p "$ram"
+mountpoint -q "$ram" || mount -t tmpfs -o size="${RAM_SIZE:-210g}" tmpfs "$ram"
+mkdir -p "$ram"/w/out "$ram"/tmp "$ram"/source
+python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$ram/site" .whl/*.whl
+cp -r . "$ram/source/"
+for pack in reasoner towers; do [ -z "${1:-}" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
+cd "$ram/source"
+export PYTHONPATH=$ram/site TORCHINDUCTOR_CACHE_DIR=$ram/inductor TMPDIR=$ram/tmp OUT=$ram/w/out
+python3 -c "
 import accelerate, av, daqp, diffusers, mujoco, pyarrow, torch, transformers
 print('torch', torch.__version__, 'transformers', transformers.__version__, 'GPUs', torch.cuda.device_count())"
-setsid nohup bash benchmarks/train_tiny.sh /ram/w "${FACTS:-900}" "${REACH:-4000}" > /ram/w/run.log 2>&1 &
+setsid nohup bash benchmarks/train_tiny.sh "$ram/w" "${FACTS:-900}" "${REACH:-4000}" > "$ram/w/run.log" 2>&1 &
 echo started
