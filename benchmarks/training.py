@@ -28,10 +28,11 @@ from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective
 from cosmos3_ros.training.recording import Recording
 from cosmos3_ros.training.settings_file import load_settings
-from cosmos3_ros.training.stages import Workplace, make_generator_objective
+from cosmos3_ros.training.tower_stage import make_generator_objective
 from cosmos3_ros.training.training_loop import TrainingLoop
 from cosmos3_ros.training.training_run import device_name, make_accelerator, noise_windows
 from cosmos3_ros.training.vae_objective import VaeObjective
+from cosmos3_ros.training.workplace import Workplace
 
 CAMERA_PIXELS = {'wrist': (180, 320), 'exterior_1': (180, 320), 'exterior_2': (180, 320)}
 FRAMES = 160

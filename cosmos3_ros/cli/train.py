@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
         description='Train the stages of a YAML file (config/training/*.yaml explains its keys).')
     parser.add_argument('config', type=Path, help='YAML file, e.g. config/training/tiny.yaml')
     parser.add_argument(
-        '--stage', default='all', choices=('vae', 'reasoner', 'generator', 'all'),
+        '--stage', default='all', choices=('vae', 'reasoner', 'actions', 'generator', 'all'),
         help='one stage, or all that the file has (default: %(default)s)')
     parser.add_argument(
         '--out', type=Path, default=Path('cosmos3-trained'), metavar='DIR',

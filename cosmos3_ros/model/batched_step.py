@@ -109,7 +109,7 @@ class BatchedStep:
         Frame 0 and row 0 are clean: they get no time, and zero as their velocity.
 
         :param contexts: One text per sample.
-        :param vision: (batch, C, T, h, w) latents.
+        :param vision: (batch, C, T, h, w) latents; T may be 1, the observation alone.
         :param action: (batch, rows, width), padded to the checkpoint's width.
         :param timesteps: (batch,) 0..1000, one for both modalities; or (batch, 2): video's and actions'.
         :param domain_ids: int64 (batch,) action heads.
@@ -143,7 +143,7 @@ class BatchedStep:
             model.action_proj_out, hidden[:, pack.vision_tokens + 1:], domain_ids)
         video = from_patches(vision_out.float(), pack, frames - 1)
         return (
-            torch.cat([torch.zeros_like(video[:, :, :1]), video], dim=2),
+            torch.cat([torch.zeros_like(vision[:, :, :1], dtype=video.dtype), video], dim=2),
             functional.pad(action_out.float(), (0, 0, 1, 0)))
 
     def _layer(

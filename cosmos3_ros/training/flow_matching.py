@@ -87,13 +87,15 @@ def flow_losses(
 ) -> dict[str, Any]:
     """Return the loss and its parts: mean squared errors of the velocities.
 
-    The action's is the mean of seven joints and the gripper, which are told apart for people only.
+    The action's is the mean of seven joints and the gripper, which are told apart for people only. Without
+    frames of the future there is no loss of video.
 
     :param vision: The network's answer, (batch, C, T, h, w).
     :param action: Likewise, (batch, rows, padded width).
     :param weights: Of action rows 1 on, (batch, rows - 1).
     """
-    video_loss = (vision[:, :, 1:] - noisy.vision_velocity).square().mean()
+    video_errors = (vision[:, :, 1:] - noisy.vision_velocity).square()
+    video_loss = video_errors.sum() / max(video_errors.numel(), 1)
     errors = (action[:, 1:, :WIDTH] - noisy.action_velocity).square()
     channels = (errors * weights[..., None]).sum(dim=(0, 1)) / weights.sum().clamp(min=1e-6)
     action_loss = channels.mean()

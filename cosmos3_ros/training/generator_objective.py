@@ -21,6 +21,7 @@ torch = require('torch', 'model')
 GENERATION = re.compile(r'moe_gen|\.add_[qkv]_proj\.|\.to_add_out\.|\.norm_added_[qk]\.')
 HEADS = re.compile(
     r'^(proj_in|proj_out|time_embedder|action_proj_in|action_proj_out)\.|^action_modality_embed$')
+VIDEO_HEAD = re.compile(r'^proj_out\.')
 ACTION_HEADS = re.compile(r'^action_proj_(in|out)\.')
 LORA_TARGETS = (
     r'.*\.(add_q_proj|add_k_proj|add_v_proj|to_add_out)'
@@ -52,6 +53,7 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         self.transformer = transformer
         self._settings, self._windows, self._seed = settings, tuple(windows), seed
         self._held_out = tuple(held_out)
+        self._has_future = any(part.latents.shape[2] > 1 for part in windows)
         self._select_trained()
         self.step = BatchedStep(transformer)
         instructions = dict.fromkeys(text for part in (*windows, *held_out) for text in part.texts)
@@ -74,6 +76,8 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
                 wanted = bool(GENERATION.search(name) or HEADS.search(name))
             else:
                 wanted = 'lm_head' not in name  # belongs to the reasoner alone
+            # Without frames of the future nobody asks for their velocity.
+            wanted = wanted and (self._has_future or not VIDEO_HEAD.search(name))
             parameter.requires_grad_(wanted)
             if wanted:
                 # Master weights; what is frozen may be bfloat16.

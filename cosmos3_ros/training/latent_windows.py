@@ -1,4 +1,4 @@
-"""Training windows as the generator sees them: latents of 33 frames, and rows 0..32.
+"""Training windows as the generator sees them: latents of 33 frames (or of the first alone), and rows 0..32.
 
 The VAE is causal, so the latents of a window depend on its first frame: every window is encoded by
 itself, once, before training, and kept.
@@ -29,7 +29,7 @@ ENCODE_BATCH_PIXELS = 33 * 64 * 144 * 160
 class LatentWindows:
     """Encoded windows of one recording.
 
-    :param latents: (N, 48, 9, h, w) float16, normalised per channel.
+    :param latents: (N, 48, 9, h, w) float16, normalised per channel; (N, 48, 1, h, w) without the future.
     :param rows: float32 (N, 33, 8).
     :param past: bool (N, 33), rows past the demonstration's end.
     :param text_index: int64 (N,), index into ``texts``.
@@ -141,21 +141,23 @@ def draw_looks(count: int, jitter: float, seed: int) -> NDArray[np.float32]:
 def encode_windows(
     recording: Recording, starts: NDArray[np.int64], encoder: ClipEncoder, view: View, device: Any,
     keep: Any, report: Callable[[int, int], None] | None = None, *, jitter: float = 0.0, seed: int = 0,
+    frames: int = ROWS,
 ) -> LatentWindows:
     """Encode the windows that start at ``starts``.
 
     :param keep: Device on which latents and rows stay.
     :param jitter: Each window gets a look of its own, see :func:`draw_looks`.
     :param report: Takes windows done and windows in all.
+    :param frames: Of each window, from its start on.
     """
-    frames, pictures = recording.frame_rows(starts, ROWS), DeviceFrames(recording.pictures, device)
+    shown, pictures = recording.frame_rows(starts, frames), DeviceFrames(recording.pictures, device)
     rows, past = recording.action_rows(starts)
-    pixels = ROWS * view.canvas_height * view.canvas_width
+    pixels = frames * view.canvas_height * view.canvas_width
     size = max(1, ENCODE_BATCH_PIXELS // pixels)
     looks = torch.from_numpy(draw_looks(len(starts), jitter, seed)).to(device) if jitter > 0.0 else None
     found = []
     for first in range(0, len(starts), size):
-        part = frames[first:first + size]
+        part = shown[first:first + size]
         look = None if looks is None else looks[first:first + size]
         found.append(encoder.encode(pictures.take(part), look).half().to(keep))
         if report is not None:

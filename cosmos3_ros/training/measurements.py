@@ -17,7 +17,9 @@ from ..sim.tasks import TASKS
 from .batched_policy import denoise_batch
 from .clip_samples import Asked, ClipRecording, Examiner, as_clip
 from .settings import ReasonerSettings, TrainingError
-from .stages import Workplace, cut_clips, encode_recordings, make_generator_objective
+from .stages import cut_clips
+from .tower_stage import encode_recordings, make_generator_objective
+from .workplace import Workplace
 
 torch = require('torch', 'model')
 
@@ -46,7 +48,7 @@ def measure_checkpoint(place: Workplace, episodes: int) -> dict[str, Any]:
 def measure_actions(place: Workplace) -> dict[str, Any]:
     """Return action errors on windows of held-out episodes, for each guidance."""
     windows = encode_recordings(place, held_out=True, stride=4)
-    objective = make_generator_objective(place, windows)
+    objective = make_generator_objective(place, windows, trained=True)
     plan = schedule(4, place.settings.generator.shift if place.settings.generator else 5.0)
     found: dict[str, Any] = {}
     for scale in GUIDANCES:

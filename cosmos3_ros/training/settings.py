@@ -10,7 +10,7 @@ from ..model.sampling import Sampling
 from ..model.tiny import PRESETS
 from .optimiser_settings import OptimiserSettings, TrainingError, check_choice, check_range
 
-STAGES = ('vae', 'reasoner', 'generator')
+STAGES = ('vae', 'reasoner', 'actions', 'generator')
 """In the order in which they are trained: the reasoner's language model is the generator's understanding
 tower, so it is finished, and then frozen, before the generator learns to read it."""
 
@@ -198,6 +198,7 @@ class GeneratorSettings:
         layer: its queries then already meet the keys of texts.
     :param pass_noise: Start the action heads so that a row's noise passes through and copying it need not be
         learned; for random weights.
+    :param window_stride: Every how many frames a window starts, instead of what the datasets say.
     :param latents: Where encoded windows are kept: ``device`` or ``host``.
     :param lora: Only with ``generation_lora``.
     """
@@ -218,6 +219,7 @@ class GeneratorSettings:
     reinitialise_heads: bool = False
     copy_understanding: bool = False
     pass_noise: bool = False
+    window_stride: int | None = None
     latents: str = 'device'
     lora: LoraSettings = field(default_factory=LoraSettings)
 
@@ -231,6 +233,8 @@ class GeneratorSettings:
                 ('uniform_share', 0.0, 1.0), ('text_dropout', 0.0, 1.0), ('picture_jitter', 0.0, 0.9),
                 ('observation_noise', 0.0, 2.0), ('padding_weight', 0.0, 1.0)):
             check_range('generator', name, getattr(self, name), low, high)
+        if self.window_stride is not None:
+            check_range('generator', 'window_stride', self.window_stride, 1, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +317,7 @@ class TrainingSettings:
     run: RunSettings = field(default_factory=RunSettings)
     vae: VaeSettings | None = None
     reasoner: ReasonerSettings | None = None
+    actions: GeneratorSettings | None = None
     generator: GeneratorSettings | None = None
     sampling: SamplingSettings | None = None
 

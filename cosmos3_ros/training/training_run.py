@@ -16,9 +16,11 @@ from .model_card import EVALUATION_FILE, write_card
 from .objective import Batch
 from .output_checkpoint import OutputCheckpoint
 from .settings import STAGES, TrainingError, TrainingSettings
-from .stages import PREPARERS, RUNNERS, Workplace, make_generator_objective, stage_facts
+from .stages import PREPARERS, RUNNERS, stage_facts
+from .tower_stage import make_generator_objective
 from .training_loop import StageResult
 from .weight_files import update_json
+from .workplace import Workplace
 
 logger = logging.getLogger(__name__)
 

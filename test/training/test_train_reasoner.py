@@ -25,8 +25,9 @@ from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_patches, checkpoint_name
 from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
-from cosmos3_ros.training.stages import Workplace, run_reasoner
+from cosmos3_ros.training.stages import run_reasoner
 from cosmos3_ros.training.training_run import make_accelerator
+from cosmos3_ros.training.workplace import Workplace
 
 SETTINGS = ReasonerSettings(
     OptimiserSettings(steps=8, batch=4, learning_rate=3e-3, ema_decay=0.5), cameras=('exterior_1', 'wrist'),

@@ -17,14 +17,10 @@ from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.settings import TrainingError, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
-from cosmos3_ros.training.stages import (
-    Workplace,
-    encode_recordings,
-    make_generator_objective,
-    run_generator,
-    run_vae,
-)
+from cosmos3_ros.training.stages import run_vae
+from cosmos3_ros.training.tower_stage import encode_recordings, make_generator_objective, run_tower
 from cosmos3_ros.training.training_run import make_accelerator
+from cosmos3_ros.training.workplace import Workplace
 
 FOREVER = float('inf')
 
@@ -77,7 +73,7 @@ def test_generator_loss_falls_and_weights_reload(tmp_path):
     settings = make_settings(steps=20)
     place = make_place(tmp_path, settings)
     before = tensors(place.output.directory)
-    result = run_generator(place)
+    result = run_tower(place)
     assert result.done and result.steps == 20
     losses = [entry['loss'] for entry in result.log]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
@@ -95,15 +91,50 @@ def test_generator_loss_falls_and_weights_reload(tmp_path):
 
 def test_resumed_is_uninterrupted(tmp_path):
     settings = make_settings()
-    whole = run_generator(make_place(tmp_path / 'whole', settings))
-    first = run_generator(make_place(tmp_path / 'pieces', settings, Clock(2)))
+    whole = run_tower(make_place(tmp_path / 'whole', settings))
+    first = run_tower(make_place(tmp_path / 'pieces', settings, Clock(2)))
     assert not first.done and first.steps == 2
-    second = run_generator(make_place(tmp_path / 'pieces', settings, Clock(3)))
+    second = run_tower(make_place(tmp_path / 'pieces', settings, Clock(3)))
     assert not second.done and second.steps == 5
-    last = run_generator(make_place(tmp_path / 'pieces', settings))
+    last = run_tower(make_place(tmp_path / 'pieces', settings))
     assert last.done and last.log == whole.log
     one, other = (tensors(tmp_path / name / 'out') for name in ('whole', 'pieces'))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_actions_come_first_and_the_generator_goes_on_from_them(tmp_path):
+    """Without the future's video the head of the video is not touched; then all of the tower learns."""
+    settings = make_settings(stage='actions', steps=12, window_stride=2, picture_jitter=0.1)
+    settings = replace(settings, generator=make_settings(steps=4).generator)
+    assert settings.stages == ('actions', 'generator')
+    place = make_place(tmp_path, settings)
+    windows = encode_recordings(place, stage='actions')
+    assert windows[0].latents.shape[2] == 1 and len(windows[0]) > 2 * len(encode_recordings(place)[0])
+    before = tensors(place.output.directory)
+    result = run_tower(place, 'actions')
+    losses = [entry['action_loss'] for entry in result.log]
+    assert result.done and np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert all(entry['video_loss'] == 0.0 for entry in result.log)
+    learned = tensors(place.output.directory)
+    changed = {name for name in before if not torch.equal(before[name], learned[name])}
+    assert 'layers.0.self_attn.add_q_proj.weight' in changed
+    assert not any(name.startswith('proj_out.') or '.to_q.' in name for name in changed)
+    objective = make_generator_objective(place, encode_recordings(place))
+    started = dict(objective.transformer.named_parameters())
+    assert all(torch.equal(started[name].detach(), learned[name]) for name in changed)
+    assert run_tower(place).log[-1]['video_loss'] > 0.0
+    assert not torch.equal(tensors(place.output.directory)['proj_out.weight'], before['proj_out.weight'])
+
+
+def test_a_trained_tower_is_measured_as_it_is(tmp_path):
+    """What a start changes is for starts only."""
+    place = make_place(tmp_path, make_settings(pass_noise=True, copy_understanding=True))
+    windows = encode_recordings(place)
+    stored = tensors(place.output.directory)
+    kept = make_generator_objective(place, windows, trained=True).transformer.state_dict()
+    assert all(torch.equal(kept[name], stored[name]) for name in stored)
+    begun = make_generator_objective(place, windows).transformer.state_dict()
+    assert not all(torch.equal(begun[name], stored[name]) for name in stored)
 
 
 def test_windows_are_encoded_once_per_vae(tmp_path, monkeypatch):
@@ -120,7 +151,7 @@ def test_windows_are_encoded_once_per_vae(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise AssertionError('encoded again')
 
-    monkeypatch.setattr('cosmos3_ros.training.stages.load_vae', refuse)
+    monkeypatch.setattr('cosmos3_ros.training.tower_stage.load_vae', refuse)
     encode_recordings(place)
     config = place.output.directory / 'vae' / 'config.json'
     config.write_text(config.read_text() + ' ')
@@ -129,9 +160,9 @@ def test_windows_are_encoded_once_per_vae(tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_refuses_other_settings(tmp_path):
-    run_generator(make_place(tmp_path, make_settings(), Clock(2)))
+    run_tower(make_place(tmp_path, make_settings(), Clock(2)))
     with pytest.raises(TrainingError, match='other settings'):
-        run_generator(make_place(tmp_path, make_settings(steps=7)))
+        run_tower(make_place(tmp_path, make_settings(steps=7)))
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path):
@@ -214,7 +245,7 @@ def test_held_out_losses_stand_in_the_log_and_change_nothing(tmp_path):
     for directory, every in ((measured, 3), (plain, 0)):
         settings = make_settings(steps=6)
         settings = replace(settings, run=replace(settings.run, measure_every=every))
-        results.append(run_generator(make_place(directory, settings)))
+        results.append(run_tower(make_place(directory, settings)))
     with_it = [entry['step'] for entry in results[0].log if 'held_out_action_loss' in entry]
     assert with_it == [3.0, 6.0]
     assert all(entry['held_out_joint_loss'] > 0.0 for entry in results[0].log if entry['step'] == 3.0)

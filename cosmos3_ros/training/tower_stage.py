@@ -1,0 +1,163 @@
+"""The stages that train the generation tower: what they read, start from, minimise and write back."""
+
+from collections.abc import Sequence
+from functools import partial
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..generator.droid_joint import ROWS
+from ..generator.prompt import build_prompt
+from ..model.checkpoint import Checkpoint
+from ..model.loading import load_tokenizer, load_transformer, load_vae
+from ..model.prompt_tokens import prompt_tokens
+from .draws import WeightedDraws
+from .generator_objective import GeneratorObjective
+from .latent_windows import ClipEncoder, LatentWindows, encode_windows
+from .lora import merged_tensors
+from .objective import Batch
+from .preparation import dataset_key
+from .recording import Recording
+from .settings import DatasetEntry, GeneratorSettings, TrainingError
+from .starting_weights import copy_understanding, pass_noise, reinitialise_heads
+from .training_loop import StageResult
+from .workplace import Workplace
+
+OBSERVATION_FRAMES = 1
+MEASURED_BATCHES = 4
+MEASURED_STEP = 1_000_000_000
+"""No step of training has such a number: noise of held-out batches is of its own."""
+_STREAMS = {'generator': 3, 'actions': 5}
+
+
+def section_of(place: Workplace, stage: str) -> GeneratorSettings:
+    """Return the settings of a stage of this tower.
+
+    :raises TrainingError: The file has none.
+    """
+    settings: GeneratorSettings | None = getattr(place.settings, stage)
+    if settings is None:
+        raise TrainingError(f'the file has no section {stage}')
+    return settings
+
+
+def make_generator_objective(
+    place: Workplace, windows: Sequence[LatentWindows], held_out: Sequence[LatentWindows] = (), *,
+    stage: str = 'generator', trained: bool = False,
+) -> GeneratorObjective:
+    """Load the transformer and build its objective.
+
+    :param stage: ``actions`` or ``generator``.
+    :param trained: The weights are taken as they are, whatever the settings say of a start.
+    """
+    settings = section_of(place, stage)
+    run = place.settings.run
+    frozen = 'bfloat16' if run.frozen_bfloat16 else 'float32'
+    transformer = load_transformer(place.checkpoint, 'cpu', frozen)
+    if settings.reinitialise_heads and not trained:
+        reinitialise_heads(transformer, place.settings.seed)
+    if settings.copy_understanding and not trained:
+        copy_understanding(transformer)
+    if settings.pass_noise and not trained:
+        pass_noise(transformer)
+    transformer.to(place.device)
+    if run.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    tokenizer = load_tokenizer(place.checkpoint)
+    canvas = (place.view.canvas_height, place.view.canvas_width)
+
+    def tokenize(text: str) -> tuple[int, ...]:
+        return prompt_tokens(
+            tokenizer, build_prompt(text, place.checkpoint.prompt_variant, canvas) if text else '')
+
+    return GeneratorObjective(transformer, windows, tokenize, settings, place.settings.seed, held_out)
+
+
+def encode_recordings(
+    place: Workplace, *, held_out: bool = False, stride: int | None = None, stage: str = 'generator',
+) -> list[LatentWindows]:
+    """Encode all datasets' windows with the checkpoint's VAE, or read what an earlier piece encoded.
+
+    :param stride: Every how many frames a window starts; None: as the stage or the dataset says.
+    :param stage: ``actions`` sees the observation alone, ``generator`` all frames.
+    """
+    settings = section_of(place, stage)
+    frames = OBSERVATION_FRAMES if stage == 'actions' else ROWS
+    stride = stride or settings.window_stride
+    frozen = place.settings.run.frozen_bfloat16
+    keep = 'cpu' if settings.latents == 'host' else place.device
+    encoder: ClipEncoder | None = None
+    found = []
+    for recording, entry in zip(place.recordings, place.settings.data.policy_datasets, strict=True):
+        starts = np.asarray(recording.starts(
+            place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
+        jitter = 0.0 if held_out else settings.picture_jitter
+        key = _windows_key(place, entry, recording, starts, jitter, frames)
+        file = place.prepared / f'latents-{key}.pt'
+        if file.is_file():
+            found.append(LatentWindows.load(file, keep))
+            continue
+        if encoder is None:
+            dtype = 'bfloat16' if frozen else 'float32'
+            vae = load_vae(Checkpoint.open(place.output.directory), 'cpu', dtype).to(place.device)
+            encoder = ClipEncoder(vae, place.view, place.device)
+        # Under autocast as everything else: bfloat16's error is far below the noise that is trained on.
+        with place.accelerator.autocast():
+            windows = encode_windows(
+                recording, starts, encoder, place.view, place.device, keep,
+                partial(place.progress, f'{recording.name}: windows encoded'), jitter=jitter,
+                seed=place.settings.seed, frames=frames)
+        if place.accelerator.is_main_process:
+            windows.save(file)
+        found.append(windows)
+    return found
+
+
+def _windows_key(
+    place: Workplace, entry: DatasetEntry, recording: Recording, starts: NDArray[np.int64],
+    jitter: float, frames: int,
+) -> str:
+    """Return a name for encoded windows: of pictures, looks, rows, and weights and config of the VAE."""
+    vae = hashlib.sha256()
+    for path in sorted((place.output.directory / 'vae').iterdir()):
+        vae.update(path.read_bytes())
+    rows = hashlib.sha256(recording.action_rows(starts)[0].tobytes())
+    view = place.view
+    return dataset_key(
+        entry, view.height, view.width, place.device.type, vae.hexdigest(), rows.hexdigest(),
+        hashlib.sha256(starts.tobytes()).hexdigest(), jitter, place.settings.seed, frames)
+
+
+def run_tower(place: Workplace, stage: str = 'generator') -> StageResult:
+    """Train the generation tower: ``actions`` alone, or ``generator``, future video and actions."""
+    settings = section_of(place, stage)
+    windows, held_out = encode_all(place, stage)
+    objective = make_generator_objective(place, windows, held_out, stage=stage)
+    size = settings.optimiser.micro_batch or settings.optimiser.batch
+    draws = place.draws([len(w) for w in windows], settings.optimiser.batch, _STREAMS[stage])
+    loop = place.loop(stage, objective, draws)
+    unseen = place.draws([len(w) for w in held_out], size, _STREAMS[stage] + 1) if held_out else None
+    result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
+        _measure_held_out, objective, unseen))
+    if result.done and place.accelerator.is_main_process:
+        place.output.write_weights(
+            'transformer', merged_tensors(objective.transformer, loop.average.values))
+    return result
+
+
+def encode_all(place: Workplace, stage: str) -> tuple[list[LatentWindows], list[LatentWindows]]:
+    """Return the windows to train on, and the held-out ones if they are to be looked at."""
+    looks = place.settings.run.measure_every and place.settings.data.held_out
+    return (encode_recordings(place, stage=stage),
+            encode_recordings(place, held_out=True, stage=stage) if looks else [])
+
+
+def _measure_held_out(objective: GeneratorObjective, draw: WeightedDraws) -> dict[str, float]:
+    """Return mean losses of a few batches, the same ones every time, with the weights as they are."""
+    found = []
+    for i in range(MEASURED_BATCHES):
+        # With gradients, unused: layers that are compiled for training would be compiled anew without.
+        losses = objective.measure(Batch(MEASURED_STEP + i, 0, draw(i)))
+        found.append({name: float(value.detach()) for name, value in losses.items()})
+    return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}
