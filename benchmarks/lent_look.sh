@@ -10,23 +10,28 @@ while [ $(($(date +%s) - from)) -lt "$limit" ]; do
   pgrep -f train_tiny.sh > /dev/null || { echo 'the run has ended'; break; }
   sleep 1
 done
-if [ -e out/generator.tgz ]; then
-  rm -f out/towers.tgz out/generator_average.safetensors
-elif [ -e tiny.run/generator.snapshot.pt ]; then
-  # An unfinished generator: the averaged weights of its last snapshot.
-  PYTHONPATH="$ram/site" timeout 40 python3 -c "
+[ ! -e out/generator.tgz ] || rm -f out/towers.tgz out/actions.tgz
+# Of an unfinished stage: the averaged weights of its last snapshot.
+PYTHONPATH="$ram/site" timeout 60 python3 - <<'END'
+from pathlib import Path
+
 import torch
 from safetensors.torch import save_file
-content = torch.load('tiny.run/generator.snapshot.pt', map_location='cpu', weights_only=True)
-save_file({name: value.half().contiguous() for name, value in content['average']['values'].items()},
-          'out/generator_average.safetensors')
-print('average of step', content['step'])"
-fi
+
+for stage in ('reasoner', 'actions', 'generator'):
+    file, place = Path(f'tiny.run/{stage}.snapshot.pt'), Path(f'out/{stage}_average.safetensors')
+    place.unlink(missing_ok=True)
+    if Path(f'out/{stage}.tgz').exists() or not file.exists() or (stage == 'actions' and Path('out/generator.tgz').exists()):
+        continue
+    content = torch.load(file, map_location='cpu', weights_only=True)
+    save_file({name: value.half().contiguous() for name, value in content['average']['values'].items()}, place)
+    print(stage, 'average of step', content['step'], 'of', content['steps'])
+END
 tar czf out/logs.tgz run.log log $(ls tiny.run/*.log.jsonl other.run/*.log.jsonl 2> /dev/null)
 cp out/*.tgz out/*.safetensors "$OUT"/ 2> /dev/null
 ls -l "$OUT"
 cat run.log
-for log in vae reasoner generator; do tail -n 2 log/$log.log 2> /dev/null | cut -c1-600; done
-grep -h held_out tiny.run/generator.log.jsonl 2> /dev/null | tail -n 5 | cut -c1-800
+for log in vae reasoner actions generator; do tail -n 2 log/$log.log 2> /dev/null | cut -c1-600; done
+for log in actions generator; do grep -h held_out "tiny.run/$log.log.jsonl" 2> /dev/null | tail -n 4 | cut -c1-700; done
 nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader
 uptime

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a lent machine without a network: install what was carried, start train_tiny.sh in the background.
 #
-#   PIECE=understanding benchmarks/lent_start.sh          # .gl/*.deb: OpenGL loaders, .whl/*.whl: docs/training.md
+#   benchmarks/lent_start.sh                              # .gl/*.deb: OpenGL loaders, .whl/*.whl: docs/training.md
+#   PIECE=understanding benchmarks/lent_start.sh
 #   PIECE=policy benchmarks/lent_start.sh PACKS           # PACKS holds reasoner.tgz and towers.tgz of the first piece
 #
 # The machine may go back 30 s after a command ends, so follow it at once with lent_look.sh. Everything lies in a tmpfs
@@ -21,5 +22,5 @@ export PYTHONPATH=$ram/site TORCHINDUCTOR_CACHE_DIR=$ram/inductor TMPDIR=$ram/tm
 python3 -c "
 import accelerate, av, daqp, diffusers, mujoco, pyarrow, torch, transformers
 print('torch', torch.__version__, 'transformers', transformers.__version__, 'GPUs', torch.cuda.device_count())"
-setsid nohup bash benchmarks/train_tiny.sh "$ram/w" "${FACTS:-900}" "${REACH:-4000}" > "$ram/w/run.log" 2>&1 &
+setsid nohup bash benchmarks/train_tiny.sh "$ram/w" "${FACTS:-900}" "${REACH:-2000}" > "$ram/w/run.log" 2>&1 &
 echo started

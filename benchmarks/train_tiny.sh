@@ -3,23 +3,25 @@
 #
 #   benchmarks/train_tiny.sh WORK [EPISODES_WITH_FACTS] [EPISODES_OF_REACH]
 #
-# PIECE says what of it: `understanding` records episodes with facts and trains the autoencoder and the reasoner (nine
-# minutes on two GPUs); `policy` goes on with WORK/tiny, records the policy's episodes and trains the generator;
-# `all` (default) is one after the other. A trainer's step waits for its host thread, so nothing is recorded beside
-# the reasoner: with windows being decoded and encoded beside it its step took 0.27 instead of 0.07 s.
+# PIECE says what of it: `understanding` records episodes with facts and trains the autoencoder and the reasoner;
+# `policy` goes on with WORK/tiny, records the policy's episodes and trains the tower, actions first; `all` (default)
+# does both. With two GPUs the autoencoder and the reasoner are trained side by side, with `all` the policy's episodes
+# are recorded and encoded beside them, and the tower is trained on both (torchrun). A trainer's step waits for its
+# host thread (with windows being decoded on all processors a step of the reasoner took 0.27 instead of 0.07 s), so
+# trainers then get processors of their own, TRAINERS of them.
 #
-# With two GPUs the autoencoder and the reasoner are trained side by side, and the generator on both (torchrun). What
-# is finished is packed into $OUT (or WORK) at once, in files of less than 16 MiB: a lent machine may go back half a
-# minute after a command, with everything on it. Runs from the repository's root; a failed step ends the script.
+# Trainers are told when to be done, in seconds since the beginning, and take as many steps as fit: the reasoner at
+# REASONER_END, recording at RECORD_UNTIL, the tower at END (a file WORK/end, if there is one by then, says it better).
+# What is finished is packed into $OUT (or WORK) at once, in files of less than 16 MiB: a lent machine may go back half
+# a minute after a command, with everything on it. Runs from the repository's root; a failed step ends the script.
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
-# POLICY is the number of episodes in each of the policy's two longer recordings; without it as many as are done
-# RECORD_UNTIL seconds after that piece began. STEPS is the generator's; without it as many as are done END seconds
-# after (a file WORK/end, if there is one when the generator begins, says it better).
+# POLICY is the number of episodes in each of the policy's two longer recordings; without it as many as there is time
+# for. NO_FIT=1 takes the steps of the file instead.
 set -euo pipefail
-work=$1 facts=${2:-1200} reach=${3:-4000}
+work=$1 facts=${2:-900} reach=${3:-2000}
 python=${PYTHON:-python3} settings=${SETTINGS:-config/training/tiny.yaml} device=${DEVICE:-cuda}
-out=${OUT:-$work} piece=${PIECE:-all} record_until=${RECORD_UNTIL:-450} end=${END:-1100}
+out=${OUT:-$work} piece=${PIECE:-all} end=${END:-1650}
 export PYTHONUNBUFFERED=1 MUJOCO_GL=${MUJOCO_GL:-egl} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 vendor=/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json
 [ -e "$vendor" ] && export __EGL_VENDOR_LIBRARY_FILENAMES="$vendor"
@@ -29,113 +31,131 @@ now() { echo $(($(date +%s) - began)); }
 note() { echo "[$(now) s] $*" | tee -a "$work/log/times.log"; }
 pack() { tar czf "$out/$1.tgz.part" -C "$work" "${@:2}" && mv "$out/$1.tgz.part" "$out/$1.tgz"; note "$1.tgz packed"; }
 last() { tail -n 1 "$work/log/$1.log" | cut -c1-"${2:-300}"; }
-second=$((gpus > 1 ? 1 : 0)) workers=$((cores > 8 ? cores - 4 : cores))
+second=$((gpus > 1 ? 1 : 0)) trainers=${TRAINERS:-12}
+both=$([ "$gpus" -gt 1 ] && echo 0,1 || echo 0)
+# Which processors: all, or a part while trainers and recorders share the machine.
+train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
 
 record() {  # name, task, options
-  MUJOCO_EGL_DEVICE_ID=${RENDERERS:-$(seq -s, 0 "$second")} OMP_NUM_THREADS=1 "$python" -m cosmos3_ros.cli.main sim record \
-    --task "$2" --workers "$workers" --out "$work/$1" --json "${@:3}" > "$work/log/record_$1.log" 2>&1 \
+  local workers
+  workers=$(taskset -c "$record_on" nproc)
+  MUJOCO_EGL_DEVICE_ID=${RENDERERS:-$(seq -s, 0 "$second")} OMP_NUM_THREADS=1 taskset -c "$record_on" \
+    "$python" -m cosmos3_ros.cli.main sim record --task "$2" --workers "$((workers > 8 ? workers - 2 : workers))" \
+    --out "$work/$1" --json "${@:3}" > "$work/log/record_$1.log" 2>&1 \
     || { note "record $1 failed: $(last "record_$1")"; return 1; }
   note "$1 recorded: $(last "record_$1")"
 }
 one_look=(--width 160 --no-facts --set failure_share=0 --set anomaly_share=0 --set light_variation=0
   --set colour_variation=0 --set camera_variation=0 --set fewest_cubes=3)
 train() {  # GPUs, log, stage, checkpoint, options
-  local launch=("$python" -m)
+  local launch=("$python" -m) on=${on:-$train_on}
   [[ $1 == *,* ]] && launch=("$python" -m torch.distributed.run --standalone --nproc-per-node 2 -m)
   # Few threads: a step waits for the GPU.
-  CUDA_VISIBLE_DEVICES=$1 OMP_NUM_THREADS=4 "${launch[@]}" cosmos3_ros.cli.main train "$settings" --device "$device" --json \
-    --stage "$3" --out "$work/$4" "${@:5}" > "$work/log/$2.log" 2>&1 || { note "$2 failed: $(last "$2")"; return 1; }
+  CUDA_VISIBLE_DEVICES=$1 OMP_NUM_THREADS=4 taskset -c "$on" "${launch[@]}" cosmos3_ros.cli.main train "$settings" \
+    --device "$device" --json --stage "$3" --out "$work/$4" "${@:5}" > "$work/log/$2.log" 2>&1 \
+    || { note "$2 failed: $(last "$2")"; return 1; }
   note "$2: $(last "$2")"
 }
-encode() { train "$1" "encode_$2" generator tiny --resume --prepare --data "$work/$2"; }
+fit() { [ -n "${NO_FIT:-}" ] || echo "--fit-minutes $("$python" -c "print(max(0.1, ($1 - $(now)) / 60))")"; }  # until
+prepare() { train "$1" "prepare_$3_$2" "$3" "$4" --prepare "${@:5}"; }  # GPU, name, stage, checkpoint, options
 
 record_policy() {
-  local from rate frames each
+  local from rate frames each until=${RECORD_UNTIL:-450}
   from=$(now)
   record reach reach --episodes "$reach" --seed 1 "${one_look[@]}"
   frames=$(last record_reach 2000 | sed -n 's/.*"frames": \([0-9]*\).*/\1/p')
   rate=$((frames / ($(now) - from + 1) + 1))
   # 106 frames an episode, twice, in what is left.
-  each=$(((record_until - $(now)) * rate / 212))
+  each=$(((until - $(now)) * rate / 212))
   each=${POLICY:-$((each > 60 ? each : 60))}
   note "$rate frames a second, so 2 times $each episodes"
   record policy all --episodes "$each" --seed 2 "${one_look[@]}"
   record more all --episodes "$each" --seed 3 "${one_look[@]}"
 }
 
-set_steps() {  # seconds a step, seconds until the first: as many as there is time for
-  [ ! -e "$work/end" ] || end=$(cat "$work/end")
-  local steps=${STEPS:-$("$python" -c "print(max(100, int(($end - $(now) - $2) / $1)))")}
-  sed -i "/^generator:/,\$s/^    steps: .*/    steps: $steps/" "$settings"
-  note "generator: $steps steps"
-}
-train_generator() {  # GPUs
-  local log="$work/log/generator.log" first='' step_s guess=${STEP_S:-0.032}
-  set_steps "$guess" 60
-  train "$1" generator generator tiny --resume "${data[@]}" &
-  local running=$!
-  if [ -z "${STEPS:-}" ]; then
-    # How long a step takes is known after a few hundred of them; if that was guessed badly, once more.
-    while kill -0 "$running" 2>/dev/null && ! grep -q '^generator 400:' "$log"; do
-      [ -n "$first" ] || { grep -q '^generator 100:' "$log" && first=$(date +%s.%N); } || true
-      sleep 0.2
-    done
-    step_s=$("$python" -c "print(round(($(date +%s.%N) - ${first:-0}) / 300, 5))")
-    note "a step takes $step_s s"
-    if "$python" -c "import sys; sys.exit(0.96 < $step_s / $guess < 1.02)"; then
-      pkill -TERM -f -- "--stage generator --out $work/tiny --resume" || true
-      wait "$running" || true
-      rm -f "$work"/tiny.run/generator.*
-      set_steps "$step_s" 50
-      train "$1" generator generator tiny --resume "${data[@]}" &
-      running=$!
-    fi
-  fi
-  wait "$running"
+encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
+  local name on=$record_on
+  for name in "${@:3}"; do
+    until grep -q "$name recorded" "$work/log/times.log"; do sleep 1; kill -0 "$recording" 2>/dev/null || break; done
+    prepare "$1" "$name" actions "$2" --resume --data "$work/$name"
+    prepare "$1" "$name" generator "$2" --resume --data "$work/$name"
+  done
 }
 
-note "$piece: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
-cp "$settings" "$work/settings.yaml" && settings="$work/settings.yaml"
+train_on_both() {  # stage, options; on one of two if they do not work together
+  train "$both" "$1" "$1" tiny --resume "${data[@]}" "${@:2}" || {
+    [ "$gpus" -gt 1 ] && train 0 "$1" "$1" tiny --resume "${data[@]}" "${@:2}"; }
+}
+
+train_policy() {
+  # As many datasets as the file has would take its weights; these three count alike.
+  local data=(--data "$work/reach" --data "$work/policy" --data "$work/more")
+  [ ! -e "$work/end" ] || end=$(cat "$work/end")
+  local left=$((end - $(now)))
+  note "$left s for the tower"
+  # shellcheck disable=SC2046  # two words or none
+  train_on_both actions $(fit $(($(now) + left * 58 / 100)))
+  pack actions tiny/transformer tiny/cosmos3_ros.json
+  # shellcheck disable=SC2046
+  train_on_both generator $(fit "$end")
+  pack generator tiny/transformer tiny/cosmos3_ros.json tiny/README.md tiny/losses.png
+  rm -f "$out/actions.tgz"
+}
 
 understanding() {
   record facts all --episodes "$facts" --seed 0 --width 320
   # The autoencoder sees every look there is in this recording; the policy's show one of them.
   if [ "$gpus" -gt 1 ]; then
-    train 0 vae vae other --data "$work/facts" && pack vae other/vae other/cosmos3_ros.json & local vae=$!
-    train 1 reasoner reasoner tiny --data "$work/facts"
+    prepare 0 facts vae other --data "$work/facts" & local views=$!
+    prepare 1 facts reasoner tiny --data "$work/facts"
+    wait "$views"
+    if [ "$piece" = all ]; then
+      train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
+      (train 0 vae vae other --resume --data "$work/facts" && pack vae other/vae other/cosmos3_ros.json
+       touch "$work/vae_done") & local vae=$!
+      (record_policy & recording=$!
+       until [ -e "$work/vae_done" ]; do sleep 1; done
+       encode_policy 0 other reach policy more
+       wait "$recording") & local others=$!
+    else
+      (train 0 vae vae other --resume --data "$work/facts"
+       pack vae other/vae other/cosmos3_ros.json) & local vae=$! others=''
+    fi
+    # shellcheck disable=SC2046
+    train 1 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-540}")
     pack towers tiny/transformer
     pack reasoner --exclude=tiny/transformer tiny
     wait "$vae"
+    [ -z "$others" ] || wait "$others"
     "$python" benchmarks/join_stages.py "$work/tiny" "$work/other"
+    train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
   else
     train 0 vae vae tiny --data "$work/facts"
     pack vae tiny/vae tiny/cosmos3_ros.json
-    train 0 reasoner reasoner tiny --resume --data "$work/facts"
+    # shellcheck disable=SC2046
+    train 0 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-800}")
     pack towers tiny/transformer
   fi
   pack reasoner --exclude=tiny/transformer tiny
 }
 
 policy() {
-  began=$(date +%s)
-  [ -e "$work/tiny/cosmos3_ros.json" ] || { note "no $work/tiny: unpack reasoner.tgz and towers.tgz of the first piece"; exit 1; }
-  # A checkpoint that was packed is gone on with: its run directory is not.
-  mkdir -p "$work/tiny.run/prepared"
-  record_policy & local recording=$!
-  local name gpu=0 waiting=()
-  for name in reach policy more; do
-    while kill -0 "$recording" 2>/dev/null && ! grep -q "$name recorded" "$work/log/times.log"; do sleep 1; done
-    encode "$gpu" "$name" & waiting+=($!)
-    gpu=$((second - gpu))
-  done
-  wait "$recording"
-  for name in "${waiting[@]}"; do wait "$name"; done
-  # As many datasets as the file has would take its weights; these three count alike.
-  data=(--data "$work/reach" --data "$work/policy" --data "$work/more")
-  train_generator "$([ "$gpus" -gt 1 ] && echo 0,1 || echo 0)"
-  pack generator tiny/transformer tiny/cosmos3_ros.json tiny/README.md tiny/losses.png
+  if [ ! -e "$work/log/record_more.log" ]; then
+    began=$(date +%s)
+    [ -e "$work/tiny/cosmos3_ros.json" ] || { note "no $work/tiny: unpack reasoner.tgz and towers.tgz of the first piece"; exit 1; }
+    # A checkpoint that was packed is gone on with: its run directory is not.
+    mkdir -p "$work/tiny.run/prepared"
+    record_policy & recording=$!
+    encode_policy 0 tiny reach & local one=$!
+    encode_policy "$second" tiny policy & local two=$!
+    encode_policy 0 tiny more
+    wait "$recording" && wait "$one" && wait "$two"
+  fi
+  train_policy
 }
 
+cp "$settings" "$work/settings.yaml" && settings="$work/settings.yaml"
+note "$piece: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ "$piece" = policy ] || understanding
 [ "$piece" = understanding ] || policy
 note 'all done'

@@ -28,6 +28,10 @@ def add_parser(subparsers: Any) -> None:
         '--max-minutes', type=positive(float), metavar='N',
         help='stop after N minutes, ready for --resume; 9 fits a machine that is lent for 10')
     parser.add_argument(
+        '--fit-minutes', type=positive(float), metavar='N',
+        help="take as many steps as are done after N minutes, at most the file's, and let the learning rate "
+        'fall accordingly; with one --stage')
+    parser.add_argument(
         '--data', type=Path, action='append', default=[], metavar='DIR',
         help='dataset instead of the file\'s; as many as the file has take their places and weights')
     parser.add_argument(
@@ -65,8 +69,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         command = shlex.join(['cosmos3', *sys.argv[1:]])
         report = run_training(
             settings, args.out, stage=args.stage, resume=args.resume, max_minutes=args.max_minutes,
-            prepare_only=args.prepare, device=args.device, command=command, say=output.say,
-            note=lambda entry: output.say(_line(entry)))
+            fit_minutes=args.fit_minutes, prepare_only=args.prepare, device=args.device, command=command,
+            say=output.say, note=lambda entry: output.say(_line(entry)))
         values: dict[str, Any] = {
             'directory': str(report.directory), 'finished': report.finished, 'seconds': report.seconds,
             'size_bytes': report.size_bytes, 'stages': report.stages}

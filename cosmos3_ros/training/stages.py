@@ -37,7 +37,7 @@ def run_vae(place: Workplace) -> StageResult:
         vae, place.recordings, starts, settings, place.view, place.device, place.settings.seed)
     draws = place.draws([len(s) for s in starts], settings.optimiser.batch, 1)
     loop = place.loop('vae', objective, draws)
-    result = loop.run(place.remaining_s, place.note)
+    result = loop.run(place.remaining_s, place.note, fit_s=place.fit_s)
     if result.done and place.accelerator.is_main_process:
         with torch.no_grad():
             for name, parameter in vae.named_parameters():
@@ -77,7 +77,7 @@ def run_reasoner(place: Workplace) -> StageResult:
         place.settings.seed)
     draws = place.draws([len(a) for a in anchors], settings.optimiser.batch, 2, data.reasoner_datasets)
     loop = place.loop('reasoner', objective, draws)
-    result = loop.run(place.remaining_s, place.note)
+    result = loop.run(place.remaining_s, place.note, fit_s=place.fit_s)
     if result.done and place.accelerator.is_main_process:
         vision = {checkpoint: value for checkpoint, value in loop.average.values.items()
                   if checkpoint.startswith(VISION_PREFIXES)}

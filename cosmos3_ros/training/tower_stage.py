@@ -139,7 +139,7 @@ def run_tower(place: Workplace, stage: str = 'generator') -> StageResult:
     loop = place.loop(stage, objective, draws)
     unseen = place.draws([len(w) for w in held_out], size, _STREAMS[stage] + 1) if held_out else None
     result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
-        _measure_held_out, objective, unseen))
+        _measure_held_out, objective, unseen), place.fit_s)
     if result.done and place.accelerator.is_main_process:
         place.output.write_weights(
             'transformer', merged_tensors(objective.transformer, loop.average.values))

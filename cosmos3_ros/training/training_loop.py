@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 import math
 from pathlib import Path
@@ -24,6 +24,9 @@ _ASK_EVERY = 10
 """Steps between two questions of several processes whether time is up."""
 
 _TIMED_STEPS = 101
+
+FIT_FROM, FIT_AT = 100, 300
+"""Steps between which it is measured how many fit: the first ones compile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class TrainingLoop:
         self.average.restore(content['average'])
         restore_generators(content['generators'])
         self.step, self._seconds = int(content['step']), float(content['seconds'])
+        self._settings = replace(self._settings, steps=int(content['steps']))
         self._log = list(content['log'])
         device = self._accelerator.device
         self._sums = {name: value.to(device) for name, value in content['sums'].items()}
@@ -122,14 +126,14 @@ class TrainingLoop:
             save_snapshot(self.snapshot_path, {
                 'digest': self._digest, 'step': self.step, 'seconds': self._seconds, 'log': self._log,
                 'weights': {name: p.detach() for name, p in self._parameters.items()},
-                'sums': self._sums, 'since': self._since,
+                'sums': self._sums, 'since': self._since, 'steps': self._settings.steps,
                 'optimiser': self._optimiser.state_dict(), 'average': self.average.state()})
             (self._directory / f'{self._stage}.log.jsonl').write_text(
                 ''.join(json.dumps(entry) + '\n' for entry in self._log), encoding='utf-8')
 
     def run(
         self, remaining_s: Callable[[], float], report: Report | None = None,
-        measure: Callable[[], dict[str, float]] | None = None,
+        measure: Callable[[], dict[str, float]] | None = None, fit_s: Callable[[], float] | None = None,
     ) -> StageResult:
         """Train until the stage is done or time runs out; either way a snapshot is left.
 
@@ -137,12 +141,19 @@ class TrainingLoop:
         :param report: Takes every entry of the log as it is made.
         :param measure: What held-out data says of the weights as they are, asked every ``measure_every``
             steps.
+        :param fit_s: Seconds until the stage should be done. After :data:`FIT_AT` steps their number is set
+            to what fits, at most the settings'; the learning rate falls accordingly.
         :raises TrainingError: The loss is no number any more.
         """
+        fit_from = 0.0
         # Of the last steps only: the median is asked for before every step.
         durations: deque[float] = deque(maxlen=_TIMED_STEPS)
         saved_at = self._clock_s()
         while self.step < self._settings.steps:
+            if fit_s is not None and self.step == FIT_FROM:
+                fit_from = self._synchronised_s()
+            elif fit_s is not None and self.step == FIT_AT and fit_from:
+                self._fit((self._synchronised_s() - fit_from) / (FIT_AT - FIT_FROM), fit_s())
             began = self._clock_s()
             if self._is_time_up(remaining_s, durations):
                 break
@@ -162,6 +173,20 @@ class TrainingLoop:
         return StageResult(
             self._stage, self.step >= self._settings.steps, self.step, _median(durations), self._seconds,
             tuple(self._log))
+
+    def _synchronised_s(self) -> float:
+        if self._accelerator.device.type == 'cuda':
+            torch.cuda.synchronize(self._accelerator.device)
+        return self._clock_s()
+
+    def _fit(self, step_s: float, left_s: float) -> None:
+        """Set the number of steps, the same in all processes."""
+        times = torch.tensor([step_s, left_s], dtype=torch.float64, device=self._accelerator.device)
+        step_s, left_s = self._accelerator.reduce(times, reduction='mean').tolist()
+        least = max(self.step, self._settings.warmup_steps) + 1
+        fitting = self.step + int(left_s / max(step_s, 1e-9))
+        self._settings = replace(
+            self._settings, steps=min(self._settings.steps, max(least, fitting)))
 
     def _is_time_up(self, remaining_s: Callable[[], float], durations: deque[float]) -> bool:
         several = self._accelerator.num_processes > 1

@@ -46,7 +46,8 @@ class RunReport:
 
 def run_training(
     settings: TrainingSettings, out: Path, *, stage: str = 'all', resume: bool = False,
-    max_minutes: float | None = None, prepare_only: bool = False, device: str = 'cpu', command: str = '',
+    max_minutes: float | None = None, fit_minutes: float | None = None, prepare_only: bool = False,
+    device: str = 'cpu', command: str = '',
     say: Callable[[str], None] = logger.info, note: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunReport:
     """Train.
@@ -55,6 +56,7 @@ def run_training(
     :param stage: One of :data:`settings.STAGES`, or ``all`` of the file's.
     :param resume: Go on with what an earlier piece left in ``out``.
     :param max_minutes: Stop after so many minutes, ready to be resumed; preparing data counts.
+    :param fit_minutes: Take as many steps as are done by then, at most the settings'; for one stage.
     :param prepare_only: Only decode and encode what the stages read; a later piece finds it done.
     :param device: ``cpu`` or ``cuda``.
     :param command: What was typed, for the model card.
@@ -65,6 +67,8 @@ def run_training(
     """
     began = perf_counter()
     wanted = _stages(settings, stage)
+    if fit_minutes is not None and len(wanted) > 1:
+        raise TrainingError(f'--fit-minutes: {len(wanted)} stages would share it; name one with --stage')
 
     def remaining_s() -> float:
         return float('inf') if max_minutes is None else (
@@ -73,7 +77,8 @@ def run_training(
     accelerator = make_accelerator(settings, device)  # refuses a device before anything is written
     output = OutputCheckpoint(out, settings)
     output.begin(resume=resume)
-    place = Workplace(settings, output, accelerator, say, note or (lambda _: None), remaining_s)
+    fit_s = None if fit_minutes is None else (lambda: 60.0 * fit_minutes - (perf_counter() - began))
+    place = Workplace(settings, output, accelerator, say, note or (lambda _: None), remaining_s, fit_s)
     reports: dict[str, Mapping[str, Any]] = {}
     finished = True
     for name in wanted:

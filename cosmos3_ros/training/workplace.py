@@ -27,6 +27,8 @@ class Workplace:
     :param say: Takes lines for people.
     :param note: Takes entries of the log.
     :param remaining_s: Seconds that this piece may still take.
+    :param fit_s: Seconds until the stage should be done, see ``TrainingLoop.run``; None: as many steps as the
+        settings say.
     """
 
     settings: TrainingSettings
@@ -35,6 +37,7 @@ class Workplace:
     say: Say
     note: Callable[[dict[str, Any]], None]
     remaining_s: Callable[[], float]
+    fit_s: Callable[[], float] | None = None
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

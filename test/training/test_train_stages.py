@@ -279,3 +279,34 @@ def test_a_rows_noise_reaches_the_output_untrained(tmp_path):
         pairs = torch.stack([rows[:, 1:, :8].flatten(), answer[:, 1:, :8].flatten()])
         found.append(float(torch.corrcoef(pairs)[0, 1]))
     assert abs(found[0]) < 0.3 and found[1] > 0.85
+
+
+def test_as_many_steps_as_fit_and_the_learning_rate_falls_accordingly(tmp_path, monkeypatch):
+    """What was found is kept by the snapshot: a later piece ends where the first would have."""
+    monkeypatch.setattr('cosmos3_ros.training.training_loop.FIT_FROM', 2)
+    monkeypatch.setattr('cosmos3_ros.training.training_loop.FIT_AT', 4)
+    settings = make_settings(steps=5000)
+
+    def clocked(place):
+        """Steps take a second each of a clock of our own."""
+        loop_of = place.loop
+        ticks = iter(range(10**6))
+
+        def loop(*arguments):
+            made = loop_of(*arguments)
+            made._clock_s = lambda: float(made.step) + 1e-9 * next(ticks)
+            return made
+        place.loop = loop
+        return place
+    place = clocked(make_place(tmp_path / 'a', settings, Clock(6)))
+    place.fit_s = lambda: 7.5
+    first = run_tower(place)
+    assert first.steps == 6 and not first.done
+    rest = run_tower(make_place(tmp_path / 'a', settings))
+    assert rest.done and rest.steps == 4 + 7
+    rates = [entry['learning_rate'] for entry in rest.log]
+    assert rates[0] == pytest.approx(1e-3) and rates[-1] < 1e-4
+
+    place = clocked(make_place(tmp_path / 'b', make_settings(steps=9)))
+    place.fit_s = lambda: 1e6
+    assert run_tower(place).steps == 9  # never more than the file says
