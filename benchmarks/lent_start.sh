@@ -14,7 +14,11 @@ ldconfig
 mkdir -p "$ram"
 mountpoint -q "$ram" || mount -t tmpfs -o size="${RAM_SIZE:-210g}" tmpfs "$ram"
 mkdir -p "$ram"/w/out "$ram"/tmp "$ram"/source
-python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$ram/site" .whl/*.whl
+if [ -e .carry/site.tar.xz ]; then  # the same wheels unpacked and packed again, a third smaller
+  python3 -c "import sys, tarfile; tarfile.open('.carry/site.tar.xz').extractall(sys.argv[1], filter='data')" "$ram/site"
+else
+  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$ram/site" .whl/*.whl
+fi
 cp -r . "$ram/source/"
 for pack in reasoner towers; do [ -z "${1:-}" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
 cd "$ram/source"

@@ -17,7 +17,7 @@
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
 # POLICY is the number of episodes in each of the policy's two longer recordings; without it as many as there is time
-# for. NO_FIT=1 takes the steps of the file instead.
+# for. ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
 set -euo pipefail
 work=$1 facts=${2:-900} reach=${3:-2000}
 python=${PYTHON:-python3} settings=${SETTINGS:-config/training/tiny.yaml} device=${DEVICE:-cuda}
@@ -94,7 +94,7 @@ train_policy() {
   local left=$((end - $(now)))
   note "$left s for the tower"
   # shellcheck disable=SC2046  # two words or none
-  train_on_both actions $(fit $(($(now) + left * 58 / 100)))
+  train_on_both actions $(fit $(($(now) + left * ${ACTIONS_SHARE:-50} / 100)))
   pack actions tiny/transformer tiny/cosmos3_ros.json
   # shellcheck disable=SC2046
   train_on_both generator $(fit "$end")
