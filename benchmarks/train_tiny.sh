@@ -124,7 +124,7 @@ understanding() {
     # shellcheck disable=SC2046
     train 1 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-540}")
     pack towers tiny/transformer
-    pack reasoner --exclude=tiny/transformer tiny
+    pack reasoner_alone --exclude=tiny/transformer --exclude=tiny/vae tiny
     wait "$vae"
     [ -z "$others" ] || wait "$others"
     "$python" benchmarks/join_stages.py "$work/tiny" "$work/other"
@@ -136,7 +136,9 @@ understanding() {
     train 0 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-800}")
     pack towers tiny/transformer
   fi
+  # Only now, with the trained autoencoder in it: windows are encoded with what is here.
   pack reasoner --exclude=tiny/transformer tiny
+  rm -f "$out/reasoner_alone.tgz"
 }
 
 policy() {

@@ -84,6 +84,7 @@ def add_noise(latents: Any, rows: Any, levels: Any, padded_width: int, generator
 
 def flow_losses(
     vision: Any, action: Any, noisy: NoisySamples, weights: Any, settings: GeneratorSettings,
+    seen: Any = None,
 ) -> dict[str, Any]:
     """Return the loss and its parts: mean squared errors of the velocities.
 
@@ -93,9 +94,12 @@ def flow_losses(
     :param vision: The network's answer, (batch, C, T, h, w).
     :param action: Likewise, (batch, rows, padded width).
     :param weights: Of action rows 1 on, (batch, rows - 1).
+    :param seen: Of frames 1 on, (batch, T - 1), 0 where there is nothing to predict; None: everywhere 1.
     """
-    video_errors = (vision[:, :, 1:] - noisy.vision_velocity).square()
-    video_loss = video_errors.sum() / max(video_errors.numel(), 1)
+    video_errors = (vision[:, :, 1:] - noisy.vision_velocity).square().mean(dim=(1, 3, 4))
+    if seen is None:
+        seen = torch.ones_like(video_errors)
+    video_loss = (video_errors * seen).sum() / seen.sum().clamp(min=1e-6)
     errors = (action[:, 1:, :WIDTH] - noisy.action_velocity).square()
     channels = (errors * weights[..., None]).sum(dim=(0, 1)) / weights.sum().clamp(min=1e-6)
     action_loss = channels.mean()

@@ -127,7 +127,7 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         self, batch: Batch, windows: Sequence[LatentWindows], text_dropout: float, observation_noise: float,
     ) -> dict[str, Any]:
         device = self.transformer.proj_in.weight.device
-        latents, rows, past, places = self._gather(batch, windows, text_dropout, device)
+        latents, rows, past, unknown, unseen, places = self._gather(batch, windows, text_dropout, device)
         noise = noise_generator(device, self._seed, _STREAM, batch.step, batch.part)
         levels = draw_levels(self._settings, len(latents), noise)
         if observation_noise > 0.0:
@@ -136,12 +136,12 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         domains = torch.full((len(latents),), DOMAIN_ID, device=device)
         vision, action = self.step.velocity(
             self.contexts(places), noisy.vision, noisy.action, noisy.timesteps, domains)
-        weights = torch.where(past[:, 1:], self._settings.padding_weight, 1.0)
-        return flow_losses(vision, action, noisy, weights, self._settings)
+        weights = torch.where(past[:, 1:], self._settings.padding_weight, 1.0) * ~unknown[:, 1:]
+        return flow_losses(vision, action, noisy, weights, self._settings, (~unseen[:, 1:]).float())
 
     def _gather(
         self, batch: Batch, windows: Sequence[LatentWindows], text_dropout: float, device: Any,
-    ) -> tuple[Any, Any, Any, list[int]]:
+    ) -> tuple[Any, Any, Any, Any, Any, list[int]]:
         drop = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part]).random(len(batch.draws))
         places, order, parts = [], [], []
         for i, window in enumerate(windows):
@@ -150,12 +150,13 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
                 continue
             indices = torch.tensor([batch.draws[k][1] for k in mine], device=window.rows.device)
             parts.append(tuple(
-                t.index_select(0, indices).to(device) for t in (window.latents, window.rows, window.past)))
+                t.index_select(0, indices).to(device)
+                for t in (window.latents, window.rows, window.past, window.unknown, window.unseen)))
             order += mine
             places += [
                 self._places[window.texts[window.text_index[batch.draws[k][1]]]]
                 if drop[k] >= text_dropout else 0 for k in mine]
         if not parts:
             raise TrainingError('generator: an empty batch arrived')
-        latents, rows, past = (torch.cat(t) for t in zip(*parts, strict=True))
-        return latents.float(), rows, past, places
+        latents, rows, past, unknown, unseen = (torch.cat(t) for t in zip(*parts, strict=True))
+        return latents.float(), rows, past, unknown, unseen, places

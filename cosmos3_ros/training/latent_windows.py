@@ -21,8 +21,12 @@ from .recording import Recording
 
 torch = require('torch', 'model')
 
+FRAMES_PER_LATENT = 4
 ENCODE_BATCH_PIXELS = 33 * 64 * 144 * 160
 """Frames x height x width that are encoded together: 64 windows of the tiny view."""
+
+
+_TENSORS = ('latents', 'rows', 'past', 'unknown', 'unseen')
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,12 +36,16 @@ class LatentWindows:
     :param latents: (N, 48, 9, h, w) float16, normalised per channel; (N, 48, 1, h, w) without the future.
     :param rows: float32 (N, 33, 8).
     :param past: bool (N, 33), rows past the demonstration's end.
+    :param unknown: bool (N, 33), those of them that nobody demonstrated: the arm was led astray.
+    :param unseen: bool (N, 9), latents with pictures of such a time; (N, 1) without the future.
     :param text_index: int64 (N,), index into ``texts``.
     """
 
     latents: Any
     rows: Any
     past: Any
+    unknown: Any
+    unseen: Any
     text_index: NDArray[np.int64]
     texts: tuple[str, ...]
 
@@ -50,7 +58,7 @@ class LatentWindows:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix('.part')
         torch.save({
-            'latents': self.latents.cpu(), 'rows': self.rows.cpu(), 'past': self.past.cpu(),
+            **{name: getattr(self, name).cpu() for name in _TENSORS},
             'text_index': torch.from_numpy(self.text_index), 'texts': list(self.texts)}, scratch)
         scratch.replace(path)
 
@@ -62,8 +70,8 @@ class LatentWindows:
         """
         held = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
         return cls(
-            held['latents'].to(keep), held['rows'].to(keep), held['past'].to(keep),
-            held['text_index'].numpy().copy(), tuple(held['texts']))
+            text_index=held['text_index'].numpy().copy(), texts=tuple(held['texts']),
+            **{name: held[name].to(keep) for name in _TENSORS})
 
 
 class ClipEncoder:
@@ -162,6 +170,12 @@ def encode_windows(
         found.append(encoder.encode(pictures.take(part), look).half().to(keep))
         if report is not None:
             report(min(first + size, len(starts)), len(starts))
+    # Row i is the command of frame i - 1; row 0, the state, is always known, as is frame 0.
+    unknown = recording.unknown(starts, ROWS, -1)
+    later = recording.unknown(starts, frames - 1, 1).reshape(
+        len(starts), (frames - 1) // FRAMES_PER_LATENT, FRAMES_PER_LATENT)
+    unseen = np.concatenate([np.zeros((len(starts), 1), bool), later.any(axis=2)], axis=1)
     return LatentWindows(
-        torch.cat(found), torch.from_numpy(rows).to(keep), torch.from_numpy(past).to(keep),
-        recording.text_index[starts], recording.texts)
+        latents=torch.cat(found), text_index=recording.text_index[starts], texts=recording.texts,
+        **{name: torch.from_numpy(array).to(keep) for name, array in {
+            'rows': rows, 'past': past, 'unknown': unknown, 'unseen': unseen}.items()})

@@ -82,13 +82,27 @@ class Recording:
         """Return rows 0..32 of windows, float32 (N, 33, 8), and which are past the end, (N, 33).
 
         Row 0 is the state; row i is the command of frame i - 1, due at frame i. Past the demonstration's
-        end the last command is repeated.
+        end the last command is repeated; :meth:`unknown` says where that is no demonstration of anything.
         """
         ahead = starts[:, None] + np.arange(HORIZON)
         past = ahead >= self.ends[starts][:, None]
         rows = np.minimum(ahead, self.ends[starts][:, None] - 1)
         values = np.concatenate([self.state[starts][:, None], self.action[rows]], axis=1)
         return values, np.concatenate([np.zeros((len(starts), 1), bool), past], axis=1)
+
+    def unknown(self, starts: NDArray[np.int64], count: int, offset: int) -> NDArray[np.bool_]:
+        """Return which frames of windows nobody knows, (N, count): past a demonstration that was cut short.
+
+        Where the arm is led astray, what an expert would have done is not recorded. The end of an episode is
+        different: there the arm has come to rest.
+
+        :param offset: Of the first frame, after the window's start.
+        """
+        stops = np.searchsorted(self.episode, self.episode[starts], side='right')
+        ahead = starts[:, None] + offset + np.arange(count)
+        found: NDArray[np.bool_] = (ahead >= self.ends[starts][:, None]) & (
+            self.ends[starts] < stops)[:, None]
+        return found
 
     def frame_rows(self, starts: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return the frames of windows, (N, count); past the end the last one is repeated."""

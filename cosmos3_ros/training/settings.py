@@ -13,6 +13,9 @@ from .optimiser_settings import OptimiserSettings, TrainingError, check_choice, 
 STAGES = ('vae', 'reasoner', 'actions', 'generator')
 """In the order in which they are trained: the reasoner's language model is the generator's understanding
 tower, so it is finished, and then frozen, before the generator learns to read it."""
+NEEDS: dict[str, tuple[str, ...]] = {
+    'vae': (), 'reasoner': (), 'actions': ('vae', 'reasoner'), 'generator': ('vae', 'reasoner', 'actions')}
+"""Stage to those whose weights it reads."""
 
 TRAINABLE = ('generation', 'generation_lora', 'all')
 STORAGE = ('float16', 'bfloat16', 'float32')

@@ -123,6 +123,7 @@ def _windows_key(
     for path in sorted((place.output.directory / 'vae').iterdir()):
         vae.update(path.read_bytes())
     rows = hashlib.sha256(recording.action_rows(starts)[0].tobytes())
+    rows.update(recording.unknown(starts, ROWS, 0).tobytes())
     view = place.view
     return dataset_key(
         entry, view.height, view.width, place.device.type, vae.hexdigest(), rows.hexdigest(),

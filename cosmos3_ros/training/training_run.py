@@ -15,7 +15,7 @@ from .loss_plot import plot_losses
 from .model_card import EVALUATION_FILE, write_card
 from .objective import Batch
 from .output_checkpoint import OutputCheckpoint
-from .settings import STAGES, TrainingError, TrainingSettings
+from .settings import NEEDS, STAGES, TrainingError, TrainingSettings
 from .stages import PREPARERS, RUNNERS, stage_facts
 from .tower_stage import make_generator_objective
 from .training_loop import StageResult
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SAVING_S = 20.0
 """Kept free at the end of a piece for the snapshot."""
 DRY_STEPS = 3
+PREPARING_NEEDS = ('vae',)
+"""What windows are encoded with; the towers see them later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def run_training(
         if remaining_s() <= 0.0:
             finished = False
             break
+        _check_earlier(settings, output, name, PREPARING_NEEDS if prepare_only else NEEDS[name])
         if prepare_only:
             PREPARERS[name](place)
             finished = False
@@ -173,10 +176,11 @@ def noise_windows(place: Workplace, count: int) -> Any:
     latents = torch.randn(
         (count, 48, HORIZON // 4 + 1, view.latent_height, view.latent_width), generator=generator)
     rows = torch.randn((count, ROWS, WIDTH), generator=generator)
+    none = torch.zeros((count, ROWS), dtype=torch.bool, device=place.device)
     return LatentWindows(
-        latents.half().to(place.device), rows.to(place.device),
-        torch.zeros((count, ROWS), dtype=torch.bool, device=place.device),
-        np.zeros(count, np.int64), ('pick up the red cube and place it on the white circle',))
+        latents.half().to(place.device), rows.to(place.device), past=none, unknown=none,
+        unseen=none[:, :latents.shape[2]], text_index=np.zeros(count, np.int64),
+        texts=('pick up the red cube and place it on the white circle',))
 
 
 def make_accelerator(settings: TrainingSettings, device: str) -> Any:
@@ -234,6 +238,23 @@ def _stages(settings: TrainingSettings, stage: str) -> tuple[str, ...]:
             f'--stage: {stage!r} arrived, one of {", ".join((*settings.stages, "all"))} is in this file '
             f'(stages there are: {", ".join(STAGES)})')
     return (stage,)
+
+
+def _check_earlier(
+    settings: TrainingSettings, output: OutputCheckpoint, stage: str, needs: tuple[str, ...],
+) -> None:
+    """Refuse a stage that would learn from another that is not done: from an untrained autoencoder, say.
+
+    :raises TrainingError: One of the file's stages that this one reads is not done.
+    """
+    done = output.stages()
+    missing = [
+        name for name in settings.stages if name in needs and name in NEEDS[stage] and name not in done]
+    if missing:
+        raise TrainingError(
+            f'stage {stage}: it reads what {", ".join(missing)} trains, which is not done in '
+            f'{output.directory} (done: {", ".join(done) or "nothing"}); train it first, or take its section '
+            'out of the file to keep the weights that are there')
 
 
 def _summary(result: StageResult) -> dict[str, Any]:

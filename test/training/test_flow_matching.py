@@ -66,6 +66,11 @@ def test_losses_weigh_rows_and_modalities():
     assert float(wrong['loss']) == pytest.approx(100.0 / 32.0, rel=1e-5)
     weights[:, 19] = 0.0
     assert float(flow_losses(vision, action, noisy, weights, settings)['loss']) == 0.0
+    seen = torch.ones_like(noisy.vision_velocity[:, 0, :, 0, 0])
+    vision[:, :, -1] += 1.0
+    assert float(flow_losses(vision, action, noisy, weights, settings, seen)['video_loss']) > 0.0
+    seen[:, -1] = 0.0
+    assert float(flow_losses(vision, action, noisy, weights, settings, seen)['loss']) == 0.0
 
 
 def test_noise_belongs_to_its_numbers():

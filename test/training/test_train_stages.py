@@ -310,3 +310,54 @@ def test_as_many_steps_as_fit_and_the_learning_rate_falls_accordingly(tmp_path, 
     place = clocked(make_place(tmp_path / 'b', make_settings(steps=9)))
     place.fit_s = lambda: 1e6
     assert run_tower(place).steps == 9  # never more than the file says
+
+
+def test_nothing_is_learnt_of_what_nobody_demonstrated():
+    """Where the arm is led astray the demonstration is cut: neither its standstill nor its video counts."""
+    whole = make_recording(episodes=2, frames=60)
+    ends = whole.ends.copy()
+    ends[:20] = 20  # frames 20.. of the first episode are no demonstration
+    shown = np.ones(120, bool)
+    shown[20:25] = False
+    cut = replace(whole, ends=ends, demonstration=shown)
+    starts = np.array([10, 40, 70])
+    unknown = cut.unknown(starts, 33, -1)
+    assert not unknown[0, :11].any() and unknown[0, 11:].all()
+    assert not unknown[1:].any()  # an episode's own end is a demonstration of standing still
+    assert cut.action_rows(starts)[1][1, 21:].all()
+    assert not whole.unknown(starts, 33, -1).any()
+
+
+def test_unknown_rows_and_pictures_have_no_weight(tmp_path, monkeypatch):
+    from cosmos3_ros.training import generator_objective
+
+    place = make_place(tmp_path, make_settings(padding_weight=0.5))
+    recording = place.recordings[0]
+    ends = recording.ends.copy()
+    ends[:6] = 6
+    place.__dict__['recordings'] = [replace(recording, ends=ends)]
+    windows = encode_recordings(place)
+    objective = make_generator_objective(place, windows)
+    weighed = []
+
+    def keep(vision, action, noisy, weights, settings, seen):
+        weighed.append((weights, seen))
+        return flow_losses(vision, action, noisy, weights, settings, seen)
+    flow_losses = generator_objective.flow_losses
+    monkeypatch.setattr(generator_objective, 'flow_losses', keep)
+    objective(Batch(0, 0, ((0, 0), (0, 2))))
+    (weights, seen), = weighed
+    assert weights[0].tolist() == [1.0] * 6 + [0.0] * 26  # led astray from frame 6 on
+    assert seen[0].tolist() == [1.0] + [0.0] * 7
+    assert weights[1].tolist() == [1.0] + [0.5] * 31 and seen[1].all()  # the episode's last frame
+
+
+def test_a_stage_refuses_what_is_not_trained_yet(tmp_path):
+    from cosmos3_ros.training.training_run import run_training
+
+    settings = make_settings()
+    settings = replace(settings, vae=make_settings('vae', steps=1, batch=1, statistics_clips=2).vae)
+    with pytest.raises(TrainingError, match=r'generator: it reads what vae trains, .*\(done: nothing\)'):
+        run_training(settings, tmp_path / 'out', stage='generator')
+    with pytest.raises(TrainingError, match='vae'):
+        run_training(settings, tmp_path / 'other', stage='generator', prepare_only=True)
