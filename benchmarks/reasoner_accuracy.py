@@ -64,7 +64,8 @@ def answer_part(options: dict[str, Any], part: int) -> list[dict[str, Any]]:
 def choose_clips(options: dict[str, Any]) -> tuple[Any, list[Any], list[tuple[int, int]]]:
     """Return the settings, the recordings and (recording, anchor) of the clips, evenly spread."""
     settings = with_datasets(load_settings(options['file']), options['data'])
-    settings = replace(settings, data=replace(settings.data, held_out=options['held_out']))
+    if options['held_out'] < 1.0:
+        settings = replace(settings, data=replace(settings.data, held_out=options['held_out']))
     recordings = [
         prepare_clips(entry, settings.reasoner, options['prepared'], settings.data.workers)
         for entry in settings.data.reasoner_datasets]

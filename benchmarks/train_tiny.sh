@@ -10,8 +10,8 @@
 # host thread (with windows being decoded on all processors a step of the reasoner took 0.27 instead of 0.07 s), so
 # trainers then get processors of their own, TRAINERS of them.
 #
-# Trainers are told when to be done, in seconds since the beginning, and take as many steps as fit: the reasoner at
-# REASONER_END, recording at RECORD_UNTIL, the tower at END (a file WORK/end, if there is one by then, says it better).
+# Trainers are told when to be done, in seconds since the beginning, and take as many steps as fit: the autoencoder at
+# VAE_END, the reasoner at REASONER_END, recording at RECORD_UNTIL, the tower at END (a file WORK/end, if there is one by then, says it better).
 # What is finished is packed into $OUT (or WORK) at once, in files of less than 16 MiB: a lent machine may go back half
 # a minute after a command, with everything on it. Runs from the repository's root; a failed step ends the script.
 #
@@ -77,7 +77,6 @@ encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
   local name on=$record_on
   for name in "${@:3}"; do
     until grep -q "$name recorded" "$work/log/times.log"; do sleep 1; kill -0 "$recording" 2>/dev/null || break; done
-    prepare "$1" "$name" actions "$2" --resume --data "$work/$name"
     prepare "$1" "$name" generator "$2" --resume --data "$work/$name"
   done
 }
@@ -111,14 +110,16 @@ understanding() {
     wait "$views"
     if [ "$piece" = all ]; then
       train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
-      (train 0 vae vae other --resume --data "$work/facts" && pack vae other/vae other/cosmos3_ros.json
+      # shellcheck disable=SC2046
+      (train 0 vae vae other --resume --data "$work/facts" $(fit "${VAE_END:-470}") && pack vae other/vae other/cosmos3_ros.json
        touch "$work/vae_done") & local vae=$!
       (record_policy & recording=$!
        until [ -e "$work/vae_done" ]; do sleep 1; done
        encode_policy 0 other reach policy more
        wait "$recording") & local others=$!
     else
-      (train 0 vae vae other --resume --data "$work/facts"
+      # shellcheck disable=SC2046
+      (train 0 vae vae other --resume --data "$work/facts" $(fit "${VAE_END:-520}")
        pack vae other/vae other/cosmos3_ros.json) & local vae=$! others=''
     fi
     # shellcheck disable=SC2046
@@ -130,7 +131,8 @@ understanding() {
     "$python" benchmarks/join_stages.py "$work/tiny" "$work/other"
     train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
   else
-    train 0 vae vae tiny --data "$work/facts"
+    # shellcheck disable=SC2046
+    train 0 vae vae tiny --data "$work/facts" $(fit "${VAE_END:-350}")
     pack vae tiny/vae tiny/cosmos3_ros.json
     # shellcheck disable=SC2046
     train 0 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-800}")

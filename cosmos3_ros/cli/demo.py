@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 POLICIES = ('oracle', 'cosmos3')
 TIMEOUT_S = {'oracle': 45.0, 'cosmos3': 10.0}
 BAG, VIDEO, FIGURE, SUMMARY, LOGS = 'bag', 'cameras.mp4', 'motion.png', 'summary.json', 'log'
-FINAL_COUNTS_S = 2.5
-"""Two rounds of /diagnostics (1 Hz) after the cameras have stopped: then every count is final."""
 RECORDER_CLOSE_S = 20.0
 RECORDED = (
     '/clock', '/joint_states', '/simulation_state', '/action_chunk', '/scene', '/controller_state')
@@ -87,7 +85,26 @@ def run(args: argparse.Namespace, output: Output) -> int:
         {**values, 'limits': summary.limits.to_dict(), 'results': [_episode(r) for r in results]},
         indent=1, default=str) + '\n')
     output.result(values)
-    return int(bool(values['limit_violations']) or values['images_received'] != values['images_published'])
+    faults = _faults(values)
+    for fault in faults:
+        output.warn(fault)
+    return int(bool(faults))
+
+
+def _faults(values: dict[str, Any]) -> list[str]:
+    """Return why the run failed, if it did: a failed episode is a result, these are not."""
+    found = []
+    if values['limit_violations']:
+        found.append(
+            f'{values["limit_violations"]} samples of the commands are past a limit '
+            f'({", ".join(f"{name}: {count}" for name, count in values["violations"].items())})')
+    missing = values['images_published'] - values['images_received']
+    if missing:
+        found.append(
+            f'perception counted {values["images_received"]} of {values["images_published"]} images: it had '
+            'no processor to take the rest in time (a busy machine?), or its transport is not the one that '
+            'cosmos3 sets (FASTRTPS_DEFAULT_PROFILES_FILE)')
+    return found
 
 
 def prepare_output(directory: Path) -> Path:
@@ -158,7 +175,7 @@ def _run_graph(
                     f'{result.elapsed_s:5.1f} s  {result.chunks} chunks  {result.reason}')
             headline[0] = 'finishing'
             live.graph.deactivate('simulator')
-            live.rest(FINAL_COUNTS_S)
+            live.wait_for_final_counts('perception', 'generator')
         counts = _counts(live)
         live.processes.stop_one(recorder, RECORDER_CLOSE_S)
     return results, counts

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .console import Output
 from .domain import choose_domain, domain_ports
 from .environment import child_environment
+from .final_counts import LONGEST_S, FinalCounts
 from .processes import ProcessGroup
 from .shared_memory import clean_dead_segments, list_files
 
@@ -37,9 +38,10 @@ class Running:
     monitor: Monitor
     domain_id: int
 
-    def rest(self, duration_s: float) -> None:
-        """Wait, and notice a process that dies meanwhile."""
-        self.session.wait_for(lambda: False, duration_s, self.processes.check)
+    def wait_for_final_counts(self, *nodes: str) -> None:
+        """Wait until these nodes' counts of images do not change any more: the cameras have stopped."""
+        self.session.wait_for(
+            FinalCounts(self.monitor, nodes, time.monotonic()), LONGEST_S, self.processes.check)
 
 
 @contextmanager

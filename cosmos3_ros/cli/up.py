@@ -23,7 +23,6 @@ SHADOW_STATE_HZ = 100.0
 """On a recorded episode nothing is commanded, so the plan is recorded through controller_state instead."""
 JOINT_STATE_LISTENERS = 3
 """Generator, controller and recorder: a replay waits for them before its first joint state."""
-FINAL_COUNTS_S = 2.5
 RECORDER_CLOSE_S = 20.0
 REST_TIMEOUT_S = 5.0
 PROFILES = {'robot': 'commissioning', 'simulation': 'lab', 'replay': 'lab'}
@@ -205,7 +204,7 @@ def _watch(args: argparse.Namespace, live: Running, output: Output, *, replaying
         live.session.wait_for(
             (lambda: replaying and played()), args.duration or float('inf'), live.graph.check)
         if replaying:
-            live.rest(FINAL_COUNTS_S)
+            live.wait_for_final_counts('perception', 'generator')
 
 
 def _disarm(live: Running) -> None:

@@ -109,6 +109,8 @@ class VaeSettings:
     :param frames: Video frames of a clip, 1 + a multiple of 4.
     :param kl_weight: Of the Kullback-Leibler term, per latent value.
     :param square_weight: Of the squared error beside the absolute one: it minds small things that move.
+    :param colour_weight: Added to a pixel's weight 1, times how far its colour (without brightness, -1..1) is
+        from that of its surroundings: a small coloured thing is a hundredth of a picture and all of the task.
     :param statistics_clips: Clips that mean and deviation of the latents are measured on.
     """
 
@@ -116,6 +118,7 @@ class VaeSettings:
     frames: int = 5
     kl_weight: float = 1e-6
     square_weight: float = 10.0
+    colour_weight: float = 0.0
     statistics_clips: int = 256
 
     def __post_init__(self) -> None:
@@ -125,6 +128,7 @@ class VaeSettings:
             raise TrainingError(f'vae.frames: {self.frames} arrived, 1 + a multiple of 4 is allowed')
         check_range('vae', 'kl_weight', self.kl_weight, 0.0, 1.0)
         check_range('vae', 'square_weight', self.square_weight, 0.0, 1000.0)
+        check_range('vae', 'colour_weight', self.colour_weight, 0.0, 10_000.0)
         check_range('vae', 'statistics_clips', self.statistics_clips, 2, 1_000_000)
 
 

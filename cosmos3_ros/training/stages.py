@@ -90,12 +90,19 @@ def run_reasoner(place: Workplace) -> StageResult:
 VISION_PREFIXES = ('blocks.', 'merger.', 'patch_embed.', 'pos_embed.', 'deepstack_merger_list.')
 
 
+def _encode_for_tower(place: Workplace) -> None:
+    """Encode what both of the tower's stages read: they look at the same pictures, which are decoded once."""
+    for stage in ('actions', 'generator'):
+        if getattr(place.settings, stage) is not None:
+            encode_all(place, stage)
+
+
 RUNNERS: dict[str, Callable[[Workplace], StageResult]] = {
     'vae': run_vae, 'reasoner': run_reasoner, 'actions': partial(run_tower, stage='actions'),
     'generator': run_tower}
 PREPARERS: dict[str, Callable[[Workplace], object]] = {
     'vae': lambda place: place.recordings, 'reasoner': cut_clips,
-    'actions': partial(encode_all, stage='actions'), 'generator': partial(encode_all, stage='generator')}
+    'actions': partial(encode_all, stage='actions'), 'generator': _encode_for_tower}
 
 
 def stage_facts(result: StageResult, settings: TrainingSettings, device: str) -> dict[str, Any]:

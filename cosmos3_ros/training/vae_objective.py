@@ -16,6 +16,8 @@ from .settings import VaeSettings
 
 torch = require('torch', 'model')
 _STREAM = 1
+_SURROUNDINGS = 17
+"""Pixels each way, around one, that its colour is compared with."""
 
 
 class VaeObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
@@ -69,11 +71,30 @@ class VaeObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         drawn = torch.randn(mean.shape, generator=noise, device=self._device, dtype=mean.dtype)
         sample = mean + spread * drawn
         got = self.vae.decode(sample).sample.float()
-        absolute, square = (got - wanted).abs().mean(), (got - wanted).square().mean()
+        weights = pixel_weights(wanted, self._settings.colour_weight)
+        absolute, square = ((got - wanted).abs() * weights).mean(), ((got - wanted).square() * weights).mean()
         kl = 0.5 * (mean.float().square() + posterior.var.float() - 1.0 - posterior.logvar.float()).mean()
         return {
             'loss': absolute + self._settings.square_weight * square + self._settings.kl_weight * kl,
             'absolute': absolute, 'square': square, 'kl': kl}
+
+
+def pixel_weights(canvas: Any, colour_weight: float) -> Any:
+    """Return the weights of pixels, 1 on average over each batch, (N, 1, T, H, W).
+
+    Before they are scaled: 1 + ``colour_weight`` times the mean distance of a pixel's colour from that of its
+    surroundings; colour is the three channels without their luminance (ITU-R BT.601).
+
+    :param canvas: (N, 3, T, H, W), -1..1.
+    """
+    luminance = torch.tensor([0.299, 0.587, 0.114], device=canvas.device).view(1, 3, 1, 1, 1)
+    colour = canvas - (canvas * luminance).sum(dim=1, keepdim=True)
+    frames = colour.transpose(1, 2).flatten(0, 1)
+    around = torch.nn.functional.avg_pool2d(
+        frames, _SURROUNDINGS, stride=1, padding=_SURROUNDINGS // 2, count_include_pad=False)
+    distance = (frames - around).abs().mean(dim=1).unflatten(0, (len(canvas), -1))[:, None]
+    weights = 1.0 + colour_weight * distance
+    return weights / weights.mean()
 
 
 def latent_statistics(

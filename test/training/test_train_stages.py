@@ -361,3 +361,17 @@ def test_a_stage_refuses_what_is_not_trained_yet(tmp_path):
         run_training(settings, tmp_path / 'out', stage='generator')
     with pytest.raises(TrainingError, match='vae'):
         run_training(settings, tmp_path / 'other', stage='generator', prepare_only=True)
+
+
+def test_small_coloured_things_weigh_more():
+    from cosmos3_ros.training.vae_objective import pixel_weights
+
+    canvas = torch.full((2, 3, 1, 60, 60), 0.3)
+    canvas[:, :, :, 20:23, 40:43] = torch.tensor([0.9, -0.8, -0.8]).view(3, 1, 1, 1)
+    canvas[:, :, :, 40:50, 10:20] = -1.0  # dark, but as grey as the rest
+    weights = pixel_weights(canvas, 60.0)
+    assert weights.shape == (2, 1, 1, 60, 60)
+    assert float(weights.mean()) == pytest.approx(1.0, rel=1e-5)
+    cube, dark, plain = weights[0, 0, 0, 21, 41], weights[0, 0, 0, 45, 15], weights[0, 0, 0, 5, 5]
+    assert cube > 20.0 * plain and dark == pytest.approx(plain.item(), rel=1e-3)
+    assert torch.equal(pixel_weights(canvas, 0.0), torch.ones_like(weights))
