@@ -25,8 +25,9 @@ _ASK_EVERY = 10
 
 _TIMED_STEPS = 101
 
-FIT_FROM, FIT_AT = 100, 300
-"""Steps between which it is measured how many fit: the first ones compile."""
+FIT_FROM, FIT_EVERY, FIT_UNTIL = 100, 200, 0.9
+"""From which step on, every how many and to which share of them it is measured how many fit: the first ones
+compile, others share the machine with what ends before they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class TrainingLoop:
         self._stage, self._draw, self._settings, self._run = stage, draw, optimiser, run
         self._accelerator, self._directory, self._digest = accelerator, directory, digest
         self._clock_s = clock_s
+        self._most_steps = optimiser.steps
         self._parameters = objective.trained()
         if not self._parameters:
             raise TrainingError(f'stage {stage}: nothing is trained; change its setting trainable')
@@ -141,19 +143,20 @@ class TrainingLoop:
         :param report: Takes every entry of the log as it is made.
         :param measure: What held-out data says of the weights as they are, asked every ``measure_every``
             steps.
-        :param fit_s: Seconds until the stage should be done. After :data:`FIT_AT` steps their number is set
-            to what fits, at most the settings'; the learning rate falls accordingly.
+        :param fit_s: Seconds until the stage should be done. Their number is set to what fits, at most
+            the settings', again and again (:data:`FIT_EVERY`); the learning rate falls accordingly.
         :raises TrainingError: The loss is no number any more.
         """
-        fit_from = 0.0
+        fit_from: float | None = None
         # Of the last steps only: the median is asked for before every step.
         durations: deque[float] = deque(maxlen=_TIMED_STEPS)
         saved_at = self._clock_s()
         while self.step < self._settings.steps:
-            if fit_s is not None and self.step == FIT_FROM:
-                fit_from = self._synchronised_s()
-            elif fit_s is not None and self.step == FIT_AT and fit_from:
-                self._fit((self._synchronised_s() - fit_from) / (FIT_AT - FIT_FROM), fit_s())
+            if fit_s is not None and self._is_time_to_fit():
+                now = self._synchronised_s()
+                if fit_from is not None:
+                    self._fit((now - fit_from) / FIT_EVERY, fit_s())
+                fit_from = now
             began = self._clock_s()
             if self._is_time_up(remaining_s, durations):
                 break
@@ -174,6 +177,10 @@ class TrainingLoop:
             self._stage, self.step >= self._settings.steps, self.step, _median(durations), self._seconds,
             tuple(self._log))
 
+    def _is_time_to_fit(self) -> bool:
+        since = self.step - FIT_FROM
+        return since >= 0 and since % FIT_EVERY == 0 and self.step < FIT_UNTIL * self._settings.steps
+
     def _synchronised_s(self) -> float:
         if self._accelerator.device.type == 'cuda':
             torch.cuda.synchronize(self._accelerator.device)
@@ -186,7 +193,7 @@ class TrainingLoop:
         least = max(self.step, self._settings.warmup_steps) + 1
         fitting = self.step + int(left_s / max(step_s, 1e-9))
         self._settings = replace(
-            self._settings, steps=min(self._settings.steps, max(least, fitting)))
+            self._settings, steps=min(self._most_steps, max(least, fitting)))
 
     def _is_time_up(self, remaining_s: Callable[[], float], durations: deque[float]) -> bool:
         several = self._accelerator.num_processes > 1

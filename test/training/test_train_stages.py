@@ -281,35 +281,40 @@ def test_a_rows_noise_reaches_the_output_untrained(tmp_path):
     assert abs(found[0]) < 0.3 and found[1] > 0.85
 
 
+def fit_with_clock(directory, monkeypatch, clock_s, limit_s, steps=5000, pieces=FOREVER):
+    """Run the tower's stage by a clock that is a function of the step."""
+    monkeypatch.setattr('cosmos3_ros.training.training_loop.FIT_FROM', 2)
+    monkeypatch.setattr('cosmos3_ros.training.training_loop.FIT_EVERY', 2)
+    place = make_place(directory, make_settings(steps=steps), Clock(pieces))
+    loop_of, now = place.loop, [0.0]
+
+    def loop(*arguments):
+        made = loop_of(*arguments)
+
+        def read():
+            now[0] = clock_s(made.step)
+            return now[0]
+        made._clock_s = read
+        return made
+    place.loop = loop
+    place.fit_s = lambda: limit_s - now[0]
+    return run_tower(place)
+
+
 def test_as_many_steps_as_fit_and_the_learning_rate_falls_accordingly(tmp_path, monkeypatch):
     """What was found is kept by the snapshot: a later piece ends where the first would have."""
-    monkeypatch.setattr('cosmos3_ros.training.training_loop.FIT_FROM', 2)
-    monkeypatch.setattr('cosmos3_ros.training.training_loop.FIT_AT', 4)
-    settings = make_settings(steps=5000)
-
-    def clocked(place):
-        """Steps take a second each of a clock of our own."""
-        loop_of = place.loop
-        ticks = iter(range(10**6))
-
-        def loop(*arguments):
-            made = loop_of(*arguments)
-            made._clock_s = lambda: float(made.step) + 1e-9 * next(ticks)
-            return made
-        place.loop = loop
-        return place
-    place = clocked(make_place(tmp_path / 'a', settings, Clock(6)))
-    place.fit_s = lambda: 7.5
-    first = run_tower(place)
+    first = fit_with_clock(tmp_path / 'a', monkeypatch, float, 11.5, pieces=6)
     assert first.steps == 6 and not first.done
-    rest = run_tower(make_place(tmp_path / 'a', settings))
-    assert rest.done and rest.steps == 4 + 7
+    rest = run_tower(make_place(tmp_path / 'a', make_settings(steps=5000)))
+    assert rest.done and rest.steps == 11
     rates = [entry['learning_rate'] for entry in rest.log]
     assert rates[0] == pytest.approx(1e-3) and rates[-1] < 1e-4
-
-    place = clocked(make_place(tmp_path / 'b', make_settings(steps=9)))
-    place.fit_s = lambda: 1e6
-    assert run_tower(place).steps == 9  # never more than the file says
+    # Slower or faster from step 6 on, and never more than the file says.
+    slower = fit_with_clock(tmp_path / 'b', monkeypatch, lambda n: max(n, 2.0 * n - 6.0), 20.5)
+    assert slower.steps == 13
+    faster = fit_with_clock(tmp_path / 'c', monkeypatch, lambda n: min(2.0 * n, n + 6.0), 20.5)
+    assert faster.steps == 14
+    assert fit_with_clock(tmp_path / 'd', monkeypatch, float, 1e6, steps=9).steps == 9
 
 
 def test_nothing_is_learnt_of_what_nobody_demonstrated():
