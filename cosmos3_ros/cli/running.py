@@ -38,6 +38,10 @@ class Running:
     monitor: Monitor
     domain_id: int
 
+    def rest(self, duration_s: float) -> None:
+        """Wait, and notice a process that dies meanwhile."""
+        self.session.wait_for(lambda: False, duration_s, self.processes.check)
+
     def wait_for_final_counts(self, *nodes: str) -> None:
         """Wait until these nodes' counts of images do not change any more: the cameras have stopped."""
         self.session.wait_for(
