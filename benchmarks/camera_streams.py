@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -21,7 +22,7 @@ STEPS = 64
 """The picture moves, as a camera's does."""
 
 
-def publish(node: object, topic: str, rate_hz: float, ended: threading.Event) -> int:
+def publish(node: Any, topic: str, rate_hz: float, ended: threading.Event) -> int:
     """Send images on absolute deadlines until ``ended``; return how many."""
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=DEPTH))
     message = Image(height=HEIGHT, width=WIDTH, encoding='rgb8', step=3 * WIDTH)
@@ -40,7 +41,7 @@ def publish(node: object, topic: str, rate_hz: float, ended: threading.Event) ->
     return count
 
 
-def listen(node: object, topics: list[str], ended: threading.Event) -> int:
+def listen(node: Any, topics: list[str], ended: threading.Event) -> int:
     """Take images until ``ended``; return how many."""
     subscriptions = [
         node.create_subscription(Image, topic, lambda _: None, QoSProfile(depth=DEPTH)) for topic in topics]

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'generator'), str(ROOT / 'test' / 'nodes')]
@@ -152,7 +153,7 @@ def soak(chunks: int, seed: int, outage_every: int, domain: int) -> dict[str, ob
             source.close()
         graph.close()
     seconds = time.monotonic() - begin_s
-    record = server.close()
+    record: dict[str, Any] = server.close()
     faults = list(witness.faults)
     faults += _compare(counters, counts, record, len(witness.seen))
     windows = _follow(witness, faults)
@@ -192,7 +193,7 @@ def _publish(node: GeneratorNode, witness: ChunkWitness, chunks: int) -> list[tu
 
 
 def _compare(
-    counters: dict[str, int], counts: dict[str, int], record: dict[str, object], received: int,
+    counters: dict[str, int], counts: dict[str, int], record: dict[str, Any], received: int,
 ) -> list[str]:
     """Return where the node's counters, the policy's and the server's record disagree.
 

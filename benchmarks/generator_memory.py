@@ -91,16 +91,19 @@ def count(dtype: str, tokens: int, *, batched: bool) -> tuple[dict[str, float], 
     matrices = shape.generation_parameters * 2
     if dtype == 'float8':
         layers -= matrices // 2  # a byte instead of two; scales are 3 MB
-    context = [ReasonerContext(
-        *(tuple(torch.zeros((n, shape.kv_heads, shape.head_dim), dtype=torch.bfloat16, device=META)
-                for _ in range(shape.layers)) for _ in range(2)), 'x') for n in (tokens, 10)]
+    def zeros(length: int) -> tuple[Any, ...]:
+        return tuple(
+            torch.zeros((length, shape.kv_heads, shape.head_dim), dtype=torch.bfloat16, device=META)
+            for _ in range(shape.layers))
+
+    context = [ReasonerContext(zeros(n), zeros(n), 'x') for n in (tokens, 10)]
     loop = CompiledLoop(
         tower, Kernels.of(META), context, (9, 33, 40), schedule(4, 5.0), Guidance(3.0), batched=batched)
     held = size_of(
         t for branch in loop._branches for t in vars(branch).values() if isinstance(t, torch.Tensor))
     buffers = size_of(t for t in vars(loop).values() if isinstance(t, torch.Tensor))
     # Attention as one kernel: queries in, as many out, nothing else.
-    compiled_loop._Branch.attend = _attend  # type: ignore[method-assign]
+    compiled_loop._Branch.attend = _attend
     known = [t for layer in tower.layers for t in layer if t is not None] + [
         t for owner in (tower, loop, *loop._branches) for t in tree_leaves(list(vars(owner).values()))
         if isinstance(t, torch.Tensor)]

@@ -15,6 +15,7 @@ import resource
 import sys
 import threading
 import time
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'reasoner')]
@@ -37,7 +38,7 @@ def soak(clips: int, stream: bool, seed: int = 0) -> dict[str, object]:
 
     server = OpenAIServer(behave)
     did, retired = [], 0
-    backend = create_backend(
+    backend: Any = create_backend(
         'openai', base_url=server.base_url, model='nvidia/Cosmos3-Nano', stream=stream, timeout_s=4 * STALL_S,
         request_timeout_s=STALL_S, backoff_s=0.01, breaker_pause_s=0.2)
     reasoner, slot = Reasoner(backend), NewestSlot()
