@@ -108,19 +108,18 @@ understanding() {
     prepare 0 facts vae other --data "$work/facts" & local views=$!
     prepare 1 facts reasoner tiny --data "$work/facts"
     wait "$views"
+    local others='' vae_end=520
+    if [ "$piece" = all ]; then  # its windows are encoded before the reasoner is done
+      train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1)) vae_end=470
+    fi
+    # shellcheck disable=SC2046
+    (train 0 vae vae other --resume --data "$work/facts" $(fit "${VAE_END:-$vae_end}")
+     pack vae other/vae other/cosmos3_ros.json) & local vae=$!
     if [ "$piece" = all ]; then
-      train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
-      # shellcheck disable=SC2046
-      (train 0 vae vae other --resume --data "$work/facts" $(fit "${VAE_END:-470}") && pack vae other/vae other/cosmos3_ros.json
-       touch "$work/vae_done") & local vae=$!
       (record_policy & recording=$!
-       until [ -e "$work/vae_done" ]; do sleep 1; done
+       while kill -0 "$vae" 2>/dev/null; do sleep 1; done
        encode_policy 0 other reach policy more
-       wait "$recording") & local others=$!
-    else
-      # shellcheck disable=SC2046
-      (train 0 vae vae other --resume --data "$work/facts" $(fit "${VAE_END:-520}")
-       pack vae other/vae other/cosmos3_ros.json) & local vae=$! others=''
+       wait "$recording") & others=$!
     fi
     # shellcheck disable=SC2046
     train 1 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-540}")

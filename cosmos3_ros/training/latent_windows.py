@@ -121,11 +121,17 @@ class ClipEncoder:
             ..., :self._view.latent_height, :self._view.latent_width].contiguous()
 
 
+def luminance(pictures: Any) -> Any:
+    """Return the luminance of pictures (N, 3, ...) as (N, 1, ...), ITU-R BT.601."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)
+    return (pictures * weights.view(1, 3, *(1,) * (pictures.ndim - 2))).sum(dim=1, keepdim=True)
+
+
 def change_look(canvas: Any, looks: Any) -> Any:
     """Return pictures (N, 3, ...) in -1..1 with another brightness, contrast and saturation, clipped.
 
     Brightness scales all values, contrast their distance from the clip's mean, saturation that from a
-    pixel's luminance (ITU-R BT.601).
+    pixel's :func:`luminance`.
 
     :param looks: (N, 3), the three factors of each clip.
     """
@@ -134,9 +140,8 @@ def change_look(canvas: Any, looks: Any) -> Any:
     values = (canvas + 1.0) * 0.5 * brightness
     mean = values.flatten(1).mean(dim=1).view(shape)
     values = mean + contrast * (values - mean)
-    weights = torch.tensor([0.299, 0.587, 0.114], device=canvas.device).view(1, 3, *(1,) * (canvas.ndim - 2))
-    luminance = (values * weights).sum(dim=1, keepdim=True)
-    values = luminance + saturation * (values - luminance)
+    grey = luminance(values)
+    values = grey + saturation * (values - grey)
     return values.clamp(0.0, 1.0) * 2.0 - 1.0
 
 

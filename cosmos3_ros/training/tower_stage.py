@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +56,8 @@ def make_generator_objective(
     run = place.settings.run
     frozen = 'bfloat16' if run.frozen_bfloat16 else 'float32'
     transformer = load_transformer(place.checkpoint, 'cpu', frozen)
-    if settings.reinitialise_heads and not trained:
-        reinitialise_heads(transformer, place.settings.seed)
-    if settings.copy_understanding and not trained:
-        copy_understanding(transformer)
-    if settings.pass_noise and not trained:
-        pass_noise(transformer)
+    if not trained:
+        _change_start(transformer, settings, place.settings.seed)
     transformer.to(place.device)
     if run.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -72,6 +69,15 @@ def make_generator_objective(
             tokenizer, build_prompt(text, place.checkpoint.prompt_variant, canvas) if text else '')
 
     return GeneratorObjective(transformer, windows, tokenize, settings, place.settings.seed, held_out)
+
+
+def _change_start(transformer: Any, settings: GeneratorSettings, seed: int) -> None:
+    if settings.reinitialise_heads:
+        reinitialise_heads(transformer, seed)
+    if settings.copy_understanding:
+        copy_understanding(transformer)
+    if settings.pass_noise:
+        pass_noise(transformer)
 
 
 def encode_recordings(

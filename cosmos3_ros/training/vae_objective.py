@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..generator.composed_view import View
 from ..resources import require
 from .device_frames import DeviceFrames
-from .latent_windows import ClipEncoder
+from .latent_windows import ClipEncoder, luminance
 from .objective import Batch, noise_generator
 from .recording import Recording
 from .settings import VaeSettings
@@ -83,12 +83,11 @@ def pixel_weights(canvas: Any, colour_weight: float) -> Any:
     """Return the weights of pixels, 1 on average over each batch, (N, 1, T, H, W).
 
     Before they are scaled: 1 + ``colour_weight`` times the mean distance of a pixel's colour from that of its
-    surroundings; colour is the three channels without their luminance (ITU-R BT.601).
+    surroundings; colour is the three channels without their luminance.
 
     :param canvas: (N, 3, T, H, W), -1..1.
     """
-    luminance = torch.tensor([0.299, 0.587, 0.114], device=canvas.device).view(1, 3, 1, 1, 1)
-    colour = canvas - (canvas * luminance).sum(dim=1, keepdim=True)
+    colour = canvas - luminance(canvas)
     frames = colour.transpose(1, 2).flatten(0, 1)
     around = torch.nn.functional.avg_pool2d(
         frames, _SURROUNDINGS, stride=1, padding=_SURROUNDINGS // 2, count_include_pad=False)
