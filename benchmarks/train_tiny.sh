@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# cosmos3-tiny from nothing: record, train, pack, on a machine with one GPU or two.
+# cosmos3-tiny from nothing: record, train, pack, on a machine with one GPU, two or more.
 #
 #   benchmarks/train_tiny.sh WORK [EPISODES_WITH_FACTS] [EPISODES_OF_REACH]
 #
 # PIECE says what of it: `understanding` records episodes with facts and trains the autoencoder and the reasoner;
 # `policy` goes on with WORK/tiny, records the policy's episodes and trains the tower, actions first; `all` (default)
-# does both. With two GPUs the autoencoder and the reasoner are trained side by side, with `all` the policy's episodes
-# are recorded and encoded beside them, and the tower is trained on both (torchrun). A trainer's step waits for its
-# host thread (with windows being decoded on all processors a step of the reasoner took 0.27 instead of 0.07 s), so
-# trainers then get processors of their own, TRAINERS of them.
+# does both. With two GPUs the autoencoder and the reasoner are trained side by side (with four: on two each), with
+# `all` the policy's episodes are recorded and encoded beside them, and the tower is trained on all (torchrun). A
+# trainer's step waits for its host thread (with windows being decoded on all processors a step of the reasoner took
+# 0.27 instead of 0.07 s), so trainers then get processors of their own, TRAINERS of them.
 #
 # Trainers are told when to be done, in seconds since the beginning, and take as many steps as fit: the autoencoder at
 # VAE_END, the reasoner at REASONER_END, recording at RECORD_UNTIL, the tower at END (a file WORK/end, if there is one by then, says it better).
@@ -16,7 +16,7 @@
 # a minute after a command, with everything on it. Runs from the repository's root; a failed step ends the script.
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
-# POLICY is the number of episodes in each of the policy's two longer recordings; without it as many as there is time
+# POLICY is the number of episodes in each of the policy's three longer recordings; without it as many as there is time
 # for. ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
 set -euo pipefail
 work=$1 facts=${2:-900} reach=${3:-2000}
@@ -31,15 +31,19 @@ now() { echo $(($(date +%s) - began)); }
 note() { echo "[$(now) s] $*" | tee -a "$work/log/times.log"; }
 pack() { tar czf "$out/$1.tgz.part" -C "$work" "${@:2}" && mv "$out/$1.tgz.part" "$out/$1.tgz"; note "$1.tgz packed"; }
 last() { tail -n 1 "$work/log/$1.log" | cut -c1-"${2:-300}"; }
-second=$((gpus > 1 ? 1 : 0)) trainers=${TRAINERS:-12}
-both=$([ "$gpus" -gt 1 ] && echo 0,1 || echo 0)
+trainers=${TRAINERS:-$((cores / 4 < 16 ? (cores / 4 > 1 ? cores / 4 : 1) : 16))}
+case $gpus in  # which GPUs train what; the autoencoder's are free again before the reasoner's
+  0 | 1) all=0 vae_on=0 reasoner_on=0 encode_on=(0 0) ;;
+  2 | 3) all=0,1 vae_on=0 reasoner_on=1 encode_on=(0 0) ;;
+  *) all=0,1,2,3 vae_on=0,2 reasoner_on=1,3 encode_on=(0 2) ;;
+esac
 # Which processors: all, or a part while trainers and recorders share the machine.
 train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
 
 record() {  # name, task, options
   local workers
   workers=$(taskset -c "$record_on" nproc)
-  MUJOCO_EGL_DEVICE_ID=${RENDERERS:-$(seq -s, 0 "$second")} OMP_NUM_THREADS=1 taskset -c "$record_on" \
+  MUJOCO_EGL_DEVICE_ID=${RENDERERS:-$all} OMP_NUM_THREADS=1 taskset -c "$record_on" \
     "$python" -m cosmos3_ros.cli.main sim record --task "$2" --workers "$((workers > 8 ? workers - 2 : workers))" \
     --out "$work/$1" --json "${@:3}" > "$work/log/record_$1.log" 2>&1 \
     || { note "record $1 failed: $(last "record_$1")"; return 1; }
@@ -49,7 +53,8 @@ one_look=(--width 160 --no-facts --set failure_share=0 --set anomaly_share=0 --s
   --set colour_variation=0 --set camera_variation=0 --set fewest_cubes=3)
 train() {  # GPUs, log, stage, checkpoint, options
   local launch=("$python" -m) on=${on:-$train_on}
-  [[ $1 == *,* ]] && launch=("$python" -m torch.distributed.run --standalone --nproc-per-node 2 -m)
+  local commas=${1//[^,]/}
+  [ -z "$commas" ] || launch=("$python" -m torch.distributed.run --standalone --nproc-per-node $((${#commas} + 1)) -m)
   # Few threads: a step waits for the GPU.
   CUDA_VISIBLE_DEVICES=$1 OMP_NUM_THREADS=4 taskset -c "$on" "${launch[@]}" cosmos3_ros.cli.main train "$settings" \
     --device "$device" --json --stage "$3" --out "$work/$4" "${@:5}" > "$work/log/$2.log" 2>&1 \
@@ -65,12 +70,13 @@ record_policy() {
   record reach reach --episodes "$reach" --seed 1 "${one_look[@]}"
   frames=$(last record_reach 2000 | sed -n 's/.*"frames": \([0-9]*\).*/\1/p')
   rate=$((frames / ($(now) - from + 1) + 1))
-  # 106 frames an episode, twice, in what is left.
-  each=$(((until - $(now)) * rate / 212))
+  # 106 frames an episode, three times, in what is left.
+  each=$(((until - $(now)) * rate / 318))
   each=${POLICY:-$((each > 60 ? each : 60))}
-  note "$rate frames a second, so 2 times $each episodes"
+  note "$rate frames a second, so 3 times $each episodes"
   record policy all --episodes "$each" --seed 2 "${one_look[@]}"
   record more all --episodes "$each" --seed 3 "${one_look[@]}"
+  record last all --episodes "$each" --seed 4 "${one_look[@]}"
 }
 
 encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
@@ -81,22 +87,21 @@ encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
   done
 }
 
-train_on_both() {  # stage, options; on one of two if they do not work together
-  train "$both" "$1" "$1" tiny --resume "${data[@]}" "${@:2}" || {
-    [ "$gpus" -gt 1 ] && train 0 "$1" "$1" tiny --resume "${data[@]}" "${@:2}"; }
+spread() {  # GPUs, stage, checkpoint, options; on the first of them if they do not work together
+  train "$1" "$2" "$2" "$3" --resume "${@:4}" || { [[ $1 == *,* ]] && train "${1%%,*}" "$2" "$2" "$3" --resume "${@:4}"; }
 }
 
 train_policy() {
-  # As many datasets as the file has would take its weights; these three count alike.
-  local data=(--data "$work/reach" --data "$work/policy" --data "$work/more")
+  local data=()
+  for name in reach policy more last; do data+=(--data "$work/$name"); done
   [ ! -e "$work/end" ] || end=$(cat "$work/end")
   local left=$((end - $(now)))
   note "$left s for the tower"
   # shellcheck disable=SC2046  # two words or none
-  train_on_both actions $(fit $(($(now) + left * ${ACTIONS_SHARE:-50} / 100)))
+  spread "$all" actions tiny "${data[@]}" $(fit $(($(now) + left * ${ACTIONS_SHARE:-50} / 100)))
   pack actions tiny/transformer tiny/cosmos3_ros.json
   # shellcheck disable=SC2046
-  train_on_both generator $(fit "$end")
+  spread "$all" generator tiny "${data[@]}" $(fit "$end")
   pack generator tiny/transformer tiny/cosmos3_ros.json tiny/README.md tiny/losses.png
   rm -f "$out/actions.tgz"
 }
@@ -113,16 +118,17 @@ understanding() {
       train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1)) vae_end=470
     fi
     # shellcheck disable=SC2046
-    (train 0 vae vae other --resume --data "$work/facts" $(fit "${VAE_END:-$vae_end}")
+    (spread "$vae_on" vae other --data "$work/facts" $(fit "${VAE_END:-$vae_end}")
      pack vae other/vae other/cosmos3_ros.json) & local vae=$!
     if [ "$piece" = all ]; then
       (record_policy & recording=$!
        while kill -0 "$vae" 2>/dev/null; do sleep 1; done
-       encode_policy 0 other reach policy more
-       wait "$recording") & others=$!
+       encode_policy "${encode_on[0]}" other reach more & local one=$!
+       encode_policy "${encode_on[1]}" other policy last
+       wait "$one" && wait "$recording") & others=$!
     fi
     # shellcheck disable=SC2046
-    train 1 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-540}")
+    spread "$reasoner_on" reasoner tiny --data "$work/facts" $(fit "${REASONER_END:-540}")
     pack towers tiny/transformer
     pack reasoner_alone --exclude=tiny/transformer --exclude=tiny/vae tiny
     wait "$vae"
@@ -143,21 +149,20 @@ understanding() {
 }
 
 policy() {
-  if [ ! -e "$work/log/record_more.log" ]; then
+  if [ ! -e "$work/log/record_last.log" ]; then
     began=$(date +%s)
     [ -e "$work/tiny/cosmos3_ros.json" ] || { note "no $work/tiny: unpack reasoner.tgz and towers.tgz of the first piece"; exit 1; }
     # A checkpoint that was packed is gone on with: its run directory is not.
     mkdir -p "$work/tiny.run/prepared"
     record_policy & recording=$!
-    encode_policy 0 tiny reach & local one=$!
-    encode_policy "$second" tiny policy & local two=$!
-    encode_policy 0 tiny more
+    encode_policy 0 tiny reach more & local one=$!
+    encode_policy "${all##*,}" tiny policy last & local two=$!
     wait "$recording" && wait "$one" && wait "$two"
   fi
   train_policy
 }
 
-cp "$settings" "$work/settings.yaml" && settings="$work/settings.yaml"
+sed "s/^  workers: .*/  workers: $((cores > 8 ? cores - 4 : cores))/" "$settings" > "$work/settings.yaml" && settings="$work/settings.yaml"
 note "$piece: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ "$piece" = policy ] || understanding
 [ "$piece" = understanding ] || policy

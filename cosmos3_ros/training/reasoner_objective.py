@@ -75,6 +75,10 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(True)
+        # Added after a layer each; those without a layer are never read, and several processes would wait for
+        # their gradients.
+        layers = len(model.model.language_model.layers)
+        model.model.visual.deepstack_merger_list[layers:].requires_grad_(False)
         self._tokenizer, self._recordings, self._anchors = tokenizer, tuple(recordings), tuple(anchors)
         self._examiner, self._video, self._settings, self._seed = examiner, video, settings, seed
         self._tower = VisionTower(model)
@@ -91,7 +95,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def trained(self) -> dict[str, Any]:
         """See :class:`objective.Objective`."""
-        return {checkpoint_name(name): p for name, p in self.model.named_parameters()}
+        return {checkpoint_name(name): p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def compile_layers(self) -> None:
         """See :class:`objective.Objective`: both towers' layers, each kind sharing its graphs."""
