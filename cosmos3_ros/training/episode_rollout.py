@@ -16,6 +16,7 @@ from ..sim.inverse_kinematics import InverseKinematics
 from ..sim.reference import MotionLimits
 from ..sim.tasks import Goal
 from ..sim.world import World
+from .episode_alternatives import Alternative, AlternativeRunner
 from .episode_instructions import word_instruction
 from .episode_plan import Disturbance, EpisodePlan
 from .episode_settings import RATE_HZ
@@ -66,10 +67,11 @@ class EpisodeRunner:
     """Runs episodes in one world.
 
     :param world: Its cubes must be those of the plans.
+    :param alternatives: Branches off episodes that do not fail; None: nothing does.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, alternatives: AlternativeRunner | None = None) -> None:
+        self._world, self._alternatives = world, alternatives
         self._expert = Expert(_ROW_S)
         self._kinematics = InverseKinematics()
         self._limits = MotionLimits()
@@ -87,11 +89,15 @@ class EpisodeRunner:
         follower = _Follower(memory.joints, plan, rng)
         failing, astray = _Failing(), _Astray(plan.disturbances)
         frames: list[TraceFrame] = []
+        alternatives: list[Alternative] = []
+        branches = self._alternatives if not plan.failure and plan.anomaly is None else None
         left = plan.tail
         while len(frames) < LONGEST_FRAMES and left > 0:
             number = len(frames)
             gives_up = plan.failure == 'gives_up' and number >= plan.failure_frame
             following = memory
+            if branches is not None:
+                alternatives += branches.branch(number, world.snapshot(), goal, memory, plan.noise_seed)
             led = astray.lead(number, memory, self)
             if led is not None:
                 following = led
@@ -108,7 +114,8 @@ class EpisodeRunner:
             memory = following
             if memory.phase is Phase.DONE or failing.visible:
                 left -= 1
-        return EpisodeTrace(goal, instruction, world.zone_xy, tuple(frames), world.success())
+        return EpisodeTrace(
+            goal, instruction, world.zone_xy, tuple(frames), world.success(), tuple(alternatives))
 
     def lead_astray(self, memory: ExpertMemory, target: NDArray[np.float64], yaw: float) -> ExpertMemory:
         """Return the memory one row later on the way to a place that the task has nothing to do with."""

@@ -33,6 +33,9 @@ class RecordingSettings:
     :param anomaly_share: Share of episodes whose pictures show what cannot be, or a broken camera.
     :param facts: Whether to write down what is true about each frame. The policy needs none of it, and
         without it half of the drawing is saved.
+    :param alternatives: At most so many other things asked for at one moment of an episode, see
+        ``episode_alternatives``; 0: none.
+    :param alternatives_every: Frames between two such moments.
     """
 
     tasks: tuple[str, ...] = TASKS
@@ -50,6 +53,8 @@ class RecordingSettings:
     failure_share: float = 0.1
     anomaly_share: float = 0.1
     facts: bool = True
+    alternatives: int = 0
+    alternatives_every: int = 6
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges.
@@ -65,7 +70,8 @@ class RecordingSettings:
             'light_variation': (0.0, 1.0), 'colour_variation': (0.0, 1.0), 'camera_variation': (0.0, 1.0),
             'fewest_cubes': (1, len(CUBE_COLOURS)), 'most_cubes': (self.fewest_cubes, len(CUBE_COLOURS)),
             'noise_rad': (0.0, 0.03), 'lag_s': (0.0, 0.15), 'disturbances': (0.0, 3.0),
-            'failure_share': (0.0, 1.0), 'anomaly_share': (0.0, 1.0),
+            'failure_share': (0.0, 1.0), 'anomaly_share': (0.0, 1.0), 'alternatives': (0, 7),
+            'alternatives_every': (1, 300),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..sim.tasks import Goal
+from .episode_alternatives import Alternative
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,7 @@ class EpisodeTrace:
 
     :param zone_xy: Shape (2,), metres.
     :param success: The task was done at the end.
+    :param alternatives: What else could have been asked for, and would have been done.
     """
 
     goal: Goal
@@ -49,3 +51,4 @@ class EpisodeTrace:
     zone_xy: NDArray[np.float64]
     frames: tuple[TraceFrame, ...]
     success: bool
+    alternatives: tuple[Alternative, ...] = ()

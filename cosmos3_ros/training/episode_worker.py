@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..generator.droid_joint import HORIZON, WIDTH
 from ..resources import require
 from ..sim.configuration import CAMERA_SLOTS
 from ..sim.world import World
 from .dataset_layout import DROID_LAYOUT
+from .episode_alternatives import Alternative, AlternativeRunner
 from .episode_pictures import EpisodePainter
 from .episode_plan import EpisodePlan, plan_episode
 from .episode_rollout import EpisodeRunner
@@ -30,6 +32,7 @@ from .scene_facts import FrameFacts
 SUMMARY_FILE = 'episode.json'
 DATA_FILE = 'data.parquet'
 FACTS_FILE = 'facts.parquet'
+ALTERNATIVES_FILE = 'alternatives.parquet'
 
 # Every so many frames go into the pictures' statistics; neighbours say the same.
 _STATISTICS_EVERY = 4
@@ -68,7 +71,7 @@ class EpisodeWorker:
         plan = plan_episode(self._settings, index)
         if plan.cubes not in self._stages:
             world = World(self._settings.simulation(plan.cubes))
-            self._stages[plan.cubes] = EpisodeRunner(world), EpisodePainter(
+            self._stages[plan.cubes] = EpisodeRunner(world, self._alternatives(plan.cubes)), EpisodePainter(
                 world, self._settings.width, facts=self._settings.facts)
         runner, painter = self._stages[plan.cubes]
         started = perf_counter()
@@ -87,6 +90,8 @@ class EpisodeWorker:
         for slot in CAMERA_SLOTS:
             encode_video(partial / f'{slot}.mp4', pictures[slot], RATE_HZ)
         _write_tables(partial, plan, trace, facts)
+        if self._settings.alternatives:
+            _write_alternatives(partial, trace.alternatives if trace.success else ())
         summary = EpisodeSummary(
             index=index, task=plan.task, instruction=trace.instruction, frames=len(trace.frames),
             success=trace.success, failure=plan.failure, anomaly=plan.anomaly.kind if plan.anomaly else '',
@@ -97,6 +102,13 @@ class EpisodeWorker:
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
         return summary
+
+    def _alternatives(self, cubes: tuple[str, ...]) -> AlternativeRunner | None:
+        settings = self._settings
+        if not settings.alternatives:
+            return None
+        return AlternativeRunner(
+            settings.simulation(cubes), settings.tasks, settings.alternatives, settings.alternatives_every)
 
     def close(self) -> None:
         """Free the OpenGL contexts."""
@@ -140,6 +152,17 @@ def _write_tables(directory: Path, plan: EpisodePlan, trace: EpisodeTrace, facts
     if facts:
         parquet.write_table(arrow.table({
             'frame_index': frames, 'facts': [found.to_json() for found in facts]}), directory / FACTS_FILE)
+
+
+def _write_alternatives(directory: Path, alternatives: Sequence[Alternative]) -> None:
+    arrow: Any = require('pyarrow', 'record')
+    parquet: Any = require('pyarrow.parquet', 'record')
+    rows = np.array([a.rows.ravel() for a in alternatives], np.float32).reshape(-1, HORIZON * WIDTH)
+    parquet.write_table(arrow.table({
+        'frame_index': np.array([a.frame for a in alternatives], np.int64),
+        'instruction': arrow.array([a.instruction for a in alternatives], arrow.string()),
+        'action': arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), HORIZON * WIDTH),
+    }), directory / ALTERNATIVES_FILE)
 
 
 def _histogram(pictures: list[NDArray[np.uint8]]) -> list[list[int]]:

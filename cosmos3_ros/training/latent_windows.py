@@ -154,17 +154,33 @@ def draw_looks(count: int, jitter: float, seed: int) -> NDArray[np.float32]:
 def encode_windows(
     recording: Recording, starts: NDArray[np.int64], encoder: ClipEncoder, view: View, device: Any,
     keep: Any, report: Callable[[int, int], None] | None = None, *, jitter: float = 0.0, seed: int = 0,
-    frames: int = ROWS,
+    frames: int = ROWS, alternatives: NDArray[np.int64] | None = None,
 ) -> LatentWindows:
-    """Encode the windows that start at ``starts``.
+    """Encode the windows that start at ``starts``, and after them those of some alternatives.
 
+    :param alternatives: Their numbers; they have no frames but the first.
     :param keep: Device on which latents and rows stay.
     :param jitter: Each window gets a look of its own, see :func:`draw_looks`.
     :param report: Takes windows done and windows in all.
     :param frames: Of each window, from its start on.
     """
-    shown, pictures = recording.frame_rows(starts, frames), DeviceFrames(recording.pictures, device)
     rows, past = recording.action_rows(starts)
+    text_index, texts = recording.text_index[starts], recording.texts
+    # Row i is the command of frame i - 1; row 0, the state, is always known, as is frame 0.
+    unknown = recording.unknown(starts, ROWS, -1)
+    if alternatives is not None and recording.alternatives is not None:
+        if frames != 1:
+            raise ValueError(f'frames: {frames} arrived, 1 is allowed with alternatives')
+        others = recording.alternatives
+        begins = others.start[alternatives]
+        starts = np.concatenate([starts, begins])
+        rows = np.concatenate([rows, np.concatenate([
+            recording.state[begins][:, None], others.action[alternatives]], axis=1)])
+        nothing = np.zeros((len(alternatives), ROWS), bool)
+        past, unknown = np.concatenate([past, nothing]), np.concatenate([unknown, nothing])
+        text_index = np.concatenate([text_index, len(texts) + others.text_index[alternatives]])
+        texts = texts + others.texts
+    shown, pictures = recording.frame_rows(starts, frames), DeviceFrames(recording.pictures, device)
     pixels = frames * view.canvas_height * view.canvas_width
     size = max(1, ENCODE_BATCH_PIXELS // pixels)
     looks = torch.from_numpy(draw_looks(len(starts), jitter, seed)).to(device) if jitter > 0.0 else None
@@ -175,12 +191,10 @@ def encode_windows(
         found.append(encoder.encode(pictures.take(part), look).half().to(keep))
         if report is not None:
             report(min(first + size, len(starts)), len(starts))
-    # Row i is the command of frame i - 1; row 0, the state, is always known, as is frame 0.
-    unknown = recording.unknown(starts, ROWS, -1)
     later = recording.unknown(starts, frames - 1, 1).reshape(
         len(starts), (frames - 1) // FRAMES_PER_LATENT, FRAMES_PER_LATENT)
     unseen = np.concatenate([np.zeros((len(starts), 1), bool), later.any(axis=2)], axis=1)
     return LatentWindows(
-        latents=torch.cat(found), text_index=recording.text_index[starts], texts=recording.texts,
+        latents=torch.cat(found), text_index=text_index, texts=texts,
         **{name: torch.from_numpy(array).to(keep) for name, array in {
             'rows': rows, 'past': past, 'unknown': unknown, 'unseen': unseen}.items()})

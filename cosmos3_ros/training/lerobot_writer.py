@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ..resources import require
 from .dataset_layout import DROID_LAYOUT
 from .episode_settings import RATE_HZ, RecordingSettings
-from .episode_worker import DATA_FILE, FACTS_FILE, SUMMARY_FILE
+from .episode_worker import ALTERNATIVES_FILE, DATA_FILE, FACTS_FILE, SUMMARY_FILE
 from .lerobot_format import (
+    ALTERNATIVES_PATH,
     CHUNKS_SIZE,
     CODEBASE_VERSION,
     DATA_FILE_MB,
@@ -51,21 +52,22 @@ class _Place:
 
 def write_dataset(root: Path, parts: Sequence[Path], settings: RecordingSettings, *,
                   data_file_mb: int = DATA_FILE_MB, video_file_mb: int = VIDEO_FILE_MB) -> None:
-    """Write ``root/meta``, ``data``, ``videos`` and ``facts`` from finished episodes; ``info.json`` last.
+    """Write a dataset's directories from finished episodes; ``info.json`` last.
 
     :param parts: Directories that ``episode_worker`` wrote, in order of the episodes.
     :raises DatasetError: No episode, or one that cannot be read.
     """
     if not parts:
         raise DatasetError(f'{root}: 0 episodes arrived, at least 1 is needed')
-    for name in ('meta', 'data', 'videos', 'facts'):
+    for name in ('meta', 'data', 'videos', 'facts', 'alternatives'):
         shutil.rmtree(root / name, ignore_errors=True)
     documents = [json.loads((part / SUMMARY_FILE).read_text()) for part in parts]
     lengths = [int(document['summary']['frames']) for document in documents]
     tasks = list(dict.fromkeys(str(document['summary']['instruction']) for document in documents))
     episode_tasks = [tasks.index(document['summary']['instruction']) for document in documents]
     data_places, columns = _write_data(root, parts, lengths, episode_tasks, data_file_mb * _MEBI)
-    _write_facts(root, parts, data_places)
+    _write_beside(root, parts, data_places, FACTS_FILE, FACTS_PATH)
+    _write_beside(root, parts, data_places, ALTERNATIVES_FILE, ALTERNATIVES_PATH)
     videos: dict[str, list[_Place]] = {}
     for slot, key in DROID_LAYOUT.cameras.items():
         videos[key] = _write_videos(
@@ -116,17 +118,19 @@ def _write_data(root: Path, parts: Sequence[Path], lengths: Sequence[int], episo
     return places, {name: np.concatenate(values) for name, values in collected.items()}
 
 
-def _write_facts(root: Path, parts: Sequence[Path], places: Sequence[_Place]) -> None:
-    """Write the facts, if there are any, in files that correspond to the data files."""
-    if not all((part / FACTS_FILE).is_file() for part in parts):
+def _write_beside(
+    root: Path, parts: Sequence[Path], places: Sequence[_Place], name: str, form: str,
+) -> None:
+    """Write facts or alternatives, if there are any, in files that correspond to the data files."""
+    if not all((part / name).is_file() for part in parts):
         return
     arrow: Any = require('pyarrow', 'record')
     parquet: Any = require('pyarrow.parquet', 'record')
     writers: dict[Path, Any] = {}
     for number, (part, place) in enumerate(zip(parts, places, strict=True)):
-        path = root / FACTS_PATH.format(chunk_index=place.chunk, file_index=place.file)
+        path = root / form.format(chunk_index=place.chunk, file_index=place.file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = parquet.read_table(part / FACTS_FILE)
+        table = parquet.read_table(part / name)
         table = table.add_column(
             0, 'episode_index', arrow.array(np.full(table.num_rows, number, np.int64)))
         if path not in writers:

@@ -6,6 +6,7 @@ pieces decodes its videos once.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 import hashlib
 import json
 from multiprocessing import get_context
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ..generator.composed_view import View, compose_view
 from ..generator.droid_joint import ARM_JOINTS, CAMERA_SLOTS
 from .clip_samples import ClipRecording, clip_stride, describe_clip, scale_like_perception
+from .dataset_alternatives import read_alternatives
 from .dataset_reader import Dataset
 from .recording import Recording
 from .scene_facts import FrameFacts
@@ -44,12 +46,15 @@ def prepare_recording(
         for i, part in _in_order(_compose_episode, jobs, workers, report, dataset.name):
             pictures[tables.episodes[i].start:tables.episodes[i].stop] = part
         _finish(pictures, file)
+    alternatives = read_alternatives(dataset.info.root, tuple(tables.episodes))
+    if alternatives is not None:
+        alternatives = replace(alternatives, action=_model_rows(alternatives.action))
     return Recording(
         name=dataset.name, pictures=np.load(file, mmap_mode='r'),
         state=_model_rows(tables.state), action=_model_rows(tables.action),
         ends=dataset.demonstration_ends, demonstration=tables.demonstration,
         episode=np.concatenate([np.full(s.length, i, np.int64) for i, s in enumerate(tables.episodes)]),
-        text_index=tables.task_index, texts=tables.tasks)
+        text_index=tables.task_index, texts=tables.tasks, alternatives=alternatives)
 
 
 def prepare_clips(
@@ -93,10 +98,10 @@ def prepare_clips(
         instructions=tuple(instructions), reports=tuple(reports), statements=tuple(statements))
 
 
-def _model_rows(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def _model_rows(values: NDArray[Any]) -> NDArray[np.float32]:
     """Turn the dataset's gripper (0 open .. 1 closed) into the model's 1 - closed."""
     rows = values.astype(np.float32)
-    rows[:, ARM_JOINTS] = 1.0 - rows[:, ARM_JOINTS]
+    rows[..., ARM_JOINTS] = 1.0 - rows[..., ARM_JOINTS]
     return rows
 
 

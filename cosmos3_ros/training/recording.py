@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..generator.droid_joint import HORIZON, WIDTH
+from .dataset_alternatives import Alternatives
 from .settings import TrainingError
 
 
@@ -22,6 +23,7 @@ class Recording:
     :param episode: Shape (F,), position of the episode, 0, 1, 2, ...
     :param text_index: Shape (F,), index into ``texts``.
     :param texts: Instructions.
+    :param alternatives: What else could have been asked for; grippers as the model's rows.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Recording:
     episode: NDArray[np.int64]
     text_index: NDArray[np.int64]
     texts: tuple[str, ...]
+    alternatives: Alternatives | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
@@ -77,6 +80,16 @@ class Recording:
                 f'{self.name}: no {"held-out " if held_out else ""}window among {self.episodes} episodes; '
                 'change data.held_out or window_stride')
         return found
+
+    def chosen_alternatives(self, share: float, *, held_out: bool = False) -> NDArray[np.int64]:
+        """Return the numbers of the alternatives in training or in held-out episodes.
+
+        :param share: Of episodes held out.
+        """
+        if self.alternatives is None:
+            return np.zeros(0, np.int64)
+        late = self.episode[self.alternatives.start] >= self.first_held_out(share)
+        return np.flatnonzero(late == held_out)
 
     def action_rows(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return rows 0..32 of windows, float32 (N, 33, 8), and which are past the end, (N, 33).

@@ -99,6 +99,8 @@ def encode_recordings(
         starts = np.asarray(recording.starts(
             place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
         jitter = 0.0 if held_out else settings.picture_jitter
+        others = recording.chosen_alternatives(
+            place.settings.data.held_out, held_out=held_out) if frames == 1 else None
         key = _windows_key(place, entry, recording, starts, jitter, frames)
         file = place.prepared / f'latents-{key}.pt'
         if file.is_file():
@@ -113,7 +115,7 @@ def encode_recordings(
             windows = encode_windows(
                 recording, starts, encoder, place.view, place.device, keep,
                 partial(place.progress, f'{recording.name}: windows encoded'), jitter=jitter,
-                seed=place.settings.seed, frames=frames)
+                seed=place.settings.seed, frames=frames, alternatives=others)
         if place.accelerator.is_main_process:
             windows.save(file)
         found.append(windows)

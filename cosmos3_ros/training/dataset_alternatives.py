@@ -1,0 +1,78 @@
+"""The alternatives beside a dataset: chunks that begin at its frames but follow other instructions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..generator.droid_joint import HORIZON, WIDTH
+from .dataset_tables import EpisodeSpan, read_parquet
+from .lerobot_format import DatasetError
+
+COLUMNS = ['episode_index', 'frame_index', 'instruction', 'action']
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alternatives:
+    """All of a dataset's, M of them; see ``episode_alternatives``.
+
+    :param start: Shape (M,), rows of the dataset (over all episodes) at which the chunks begin.
+    :param action: Shape (M, 32, 8) float32: radians, gripper as in the dataset.
+    :param text_index: Shape (M,), index into ``texts``.
+    """
+
+    start: NDArray[np.int64]
+    action: NDArray[np.float32]
+    text_index: NDArray[np.int64]
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return their number."""
+        return len(self.start)
+
+
+def read_alternatives(root: Path, episodes: tuple[EpisodeSpan, ...]) -> Alternatives | None:
+    """Read a dataset's alternatives, None where it has none.
+
+    :param root: Directory of the dataset.
+    :raises DatasetError: Names file and row of what cannot be used.
+    """
+    paths = sorted((root / 'alternatives').glob('chunk-*/file-*.parquet'))
+    if not paths:
+        return None
+    begins = {span.index: (span.start, span.length) for span in episodes}
+    starts, actions, words = [], [], []
+    for path in paths:
+        table = read_parquet(path)
+        missing = [name for name in COLUMNS if name not in table.column_names]
+        if missing:
+            raise DatasetError(f'{path}: column {", ".join(missing)} is missing')
+        action = _actions(path, table)
+        places = zip(table['episode_index'].to_pylist(), table['frame_index'].to_pylist(), strict=True)
+        for row, (episode, frame) in enumerate(places):
+            start, length = begins.get(episode, (0, 0))
+            if not 0 <= frame < length:
+                raise DatasetError(
+                    f'{path}, row {row}: frame {frame} of episode {episode} is not in the dataset')
+            starts.append(start + frame)
+        actions.append(action)
+        words += table['instruction'].to_pylist()
+    texts = tuple(dict.fromkeys(words))
+    numbers = {text: i for i, text in enumerate(texts)}
+    return Alternatives(
+        np.array(starts, np.int64), np.concatenate(actions),
+        np.array([numbers[text] for text in words], np.int64), texts)
+
+
+def _actions(path: Path, table: Any) -> NDArray[np.float32]:
+    values = table['action'].combine_chunks()
+    width = HORIZON * WIDTH
+    if getattr(values.type, 'list_size', None) != width:
+        raise DatasetError(f'{path}: action is {values.type}, lists of {width} floats are needed')
+    action = np.asarray(values.flatten(), np.float32).reshape(-1, HORIZON, WIDTH)
+    bad = np.flatnonzero(~np.isfinite(action).all(axis=(1, 2)))
+    if len(bad):
+        raise DatasetError(f'{path}, row {bad[0]}: action is not finite')
+    return action
