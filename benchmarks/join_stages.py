@@ -2,7 +2,8 @@
 
 ``python benchmarks/join_stages.py CHECKPOINT OTHER``: the autoencoder and what OTHER says of its stage go
 into CHECKPOINT, prepared pictures and logs into its run directory. Both come from the same file and seed, so
-everything else in them is the same. Used where two stages are trained side by side (``train_tiny.sh``).
+everything else in them is the same; if the autoencoder is too, only prepared pictures and logs go over. Used
+where two stages are trained side by side (``train_tiny.sh``).
 """
 
 from pathlib import Path
@@ -24,12 +25,16 @@ def join(checkpoint: Path, other: Path) -> None:
     :raises SystemExit: The runs do not belong together.
     """
     mine, theirs = (read_json_object(path / METADATA) for path in (checkpoint, other))
+    same_vae = all(
+        (checkpoint / 'vae' / path.name).read_bytes() == path.read_bytes()
+        for path in (other / 'vae').iterdir())
     alike = all(mine.get(key) == theirs.get(key) for key in ('name', 'seed', 'shape'))
-    if not alike or 'vae' not in theirs['stages']:
+    if not alike or not (same_vae or 'vae' in theirs['stages']):
         raise SystemExit(f'{other} holds no finished autoencoder of the run in {checkpoint}')
-    shutil.rmtree(checkpoint / 'vae')
-    shutil.copytree(other / 'vae', checkpoint / 'vae')
-    update_json(checkpoint / METADATA, {'stages': {'vae': theirs['stages']['vae'], **mine['stages']}})
+    if not same_vae:
+        shutil.rmtree(checkpoint / 'vae')
+        shutil.copytree(other / 'vae', checkpoint / 'vae')
+        update_json(checkpoint / METADATA, {'stages': {'vae': theirs['stages']['vae'], **mine['stages']}})
     runs = [path.with_name(path.name + RUN_SUFFIX) for path in (checkpoint, other)]
     (runs[0] / 'prepared').mkdir(parents=True, exist_ok=True)
     for file in (runs[1] / 'prepared').iterdir():

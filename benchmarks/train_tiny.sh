@@ -15,6 +15,9 @@
 # What is finished is packed into $OUT (or WORK) at once, in files of less than 16 MiB: a lent machine may go back half
 # a minute after a command, with everything on it. Runs from the repository's root; a failed step ends the script.
 #
+# A checkpoint in WORK/start is gone on from: its autoencoder stays, reasoner and tower start from its weights
+# (go_on.py).
+#
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
 # POLICY is the number of episodes in each of the policy's three longer recordings; without it as many as there is time
 # for. ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
@@ -50,7 +53,7 @@ record() {  # name, task, options
   note "$1 recorded: $(last "record_$1")"
 }
 one_look=(--width 160 --no-facts --set failure_share=0 --set anomaly_share=0 --set light_variation=0
-  --set colour_variation=0 --set camera_variation=0 --set fewest_cubes=3)
+  --set colour_variation=0 --set camera_variation=0 --set fewest_cubes=3 --set alternatives=3 --set alternatives_every=8)
 train() {  # GPUs, log, stage, checkpoint, options
   local launch=("$python" -m) on=${on:-$train_on}
   local commas=${1//[^,]/}
@@ -110,16 +113,17 @@ understanding() {
   record facts all --episodes "$facts" --seed 0 --width 320
   # The autoencoder sees every look there is in this recording; the policy's show one of them.
   if [ "$gpus" -gt 1 ]; then
-    prepare 0 facts vae other --data "$work/facts" & local views=$!
+    local others='' views='' vae='' vae_end=520
+    if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
     prepare 1 facts reasoner tiny --data "$work/facts"
-    wait "$views"
-    local others='' vae_end=520
+    if [ -z "$start" ]; then wait "$views"; else cp -r "$work/tiny" "$work/other"; mkdir -p "$work/other.run/prepared"; fi
     if [ "$piece" = all ]; then  # its windows are encoded before the reasoner is done
       train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1)) vae_end=470
     fi
     # shellcheck disable=SC2046
-    (spread "$vae_on" vae other --data "$work/facts" $(fit "${VAE_END:-$vae_end}")
-     pack vae other/vae other/cosmos3_ros.json) & local vae=$!
+    ([ -n "$start" ] && exit
+     spread "$vae_on" vae other --data "$work/facts" $(fit "${VAE_END:-$vae_end}")
+     pack vae other/vae other/cosmos3_ros.json) & vae=$!
     if [ "$piece" = all ]; then
       (record_policy & recording=$!
        while kill -0 "$vae" 2>/dev/null; do sleep 1; done
@@ -137,10 +141,10 @@ understanding() {
     train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
   else
     # shellcheck disable=SC2046
-    train 0 vae vae tiny --data "$work/facts" $(fit "${VAE_END:-350}")
-    pack vae tiny/vae tiny/cosmos3_ros.json
+    [ -n "$start" ] || train 0 vae vae tiny --data "$work/facts" $(fit "${VAE_END:-350}")
+    [ -n "$start" ] || pack vae tiny/vae tiny/cosmos3_ros.json
     # shellcheck disable=SC2046
-    train 0 reasoner reasoner tiny --resume --data "$work/facts" $(fit "${REASONER_END:-800}")
+    train 0 reasoner reasoner tiny $([ -n "$start" ] || echo --resume) --data "$work/facts" $(fit "${REASONER_END:-800}")
     pack towers tiny/transformer
   fi
   # Only now, with the trained autoencoder in it: windows are encoded with what is here.
@@ -163,7 +167,12 @@ policy() {
 }
 
 sed "s/^  workers: .*/  workers: $((cores > 8 ? cores - 4 : cores))/" "$settings" > "$work/settings.yaml" && settings="$work/settings.yaml"
-note "$piece: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+start=''
+if [ -d "$work/start" ]; then
+  start=$work/start
+  "$python" benchmarks/go_on.py "$settings" "$start"
+fi
+note "$piece${start:+ from $start}: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ "$piece" = policy ] || understanding
 [ "$piece" = understanding ] || policy
 note 'all done'

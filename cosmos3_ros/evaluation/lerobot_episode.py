@@ -20,6 +20,9 @@ from ..resources import require
 Array = NDArray[np.float64]
 Frame = NDArray[np.uint8]
 
+SMALL_PIXELS = 640 * 480
+"""Up to so many, a picture is decoded by one thread."""
+
 FPS_TOLERANCE = 0.01
 """Relative; 30000/1001 is often written as 30."""
 
@@ -124,19 +127,24 @@ def decode_frames(video: EpisodeVideo) -> Iterator[Frame]:
 
     :raises EpisodeError: The file cannot be decoded or ends early.
     """
-    av = require('av', 'record')
+    av, reformatter = require('av', 'record'), require('av.video.reformatter', 'record')
     count = 0
     try:
         with av.open(str(video.path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = 'AUTO'
+            # Several processes decode side by side; a small picture is done sooner than a thread is started,
+            # and a scaler of each frame's own would start one per processor.
+            small = stream.width * stream.height <= SMALL_PIXELS
+            stream.thread_type = 'SLICE' if small else 'AUTO'
+            stream.codec_context.thread_count = 1 if small else 0
+            scaler = reformatter.VideoReformatter()
             if video.start_s > 0.0:
                 container.seek(int(video.start_s / stream.time_base), stream=stream)
             for frame in container.decode(stream):
                 # Half a frame of slack: stamps in the container are rounded to its time base.
                 if frame.time is None or frame.time < video.start_s - 0.5 / video.fps:
                     continue
-                yield frame.to_ndarray(format='rgb24')
+                yield scaler.reformat(frame, format='rgb24', threads=1).to_ndarray()
                 count += 1
                 if count == video.frames:
                     return

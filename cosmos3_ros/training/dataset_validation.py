@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.lerobot_episode import EpisodeError, EpisodeVideo, decode_frames
+from .dataset_alternatives import read_alternatives
 from .dataset_layout import DROID_LAYOUT, DatasetLayout
 from .dataset_reader import RATE_HZ, Dataset
 from .dataset_tables import EpisodeSpan
@@ -25,6 +26,7 @@ class DatasetReport:
     :param samples: Frames that a policy can learn from.
     :param missing_cameras: Slots without video that were allowed to be.
     :param facts: Frames with facts.
+    :param alternatives: Chunks that follow other instructions than their episodes'.
     """
 
     episodes: int
@@ -35,6 +37,7 @@ class DatasetReport:
     cameras: dict[str, str]
     missing_cameras: tuple[str, ...]
     facts: int
+    alternatives: int
 
 
 def check_dataset(root: Path, *, layout: DatasetLayout = DROID_LAYOUT, blank_cameras: Sequence[str] = (),
@@ -54,6 +57,7 @@ def check_dataset(root: Path, *, layout: DatasetLayout = DROID_LAYOUT, blank_cam
         facts += _check_facts(dataset, number, span)
         if progress is not None:
             progress(number + 1, len(spans))
+    alternatives = read_alternatives(root, tuple(spans))
     features = dataset.info.features
     sizes = {slot: features[layout.cameras[slot]].get('shape', []) for slot in layout.cameras
              if slot not in dataset.blank_cameras}
@@ -61,7 +65,8 @@ def check_dataset(root: Path, *, layout: DatasetLayout = DROID_LAYOUT, blank_cam
         episodes=len(spans), frames=dataset.frame_count, samples=len(dataset),
         seconds=round(dataset.frame_count / dataset.info.fps, 1), tasks=len(dataset.tables.tasks),
         cameras={slot: f'{shape[1]}x{shape[0]}' if len(shape) == 3 else '?' for slot, shape in sizes.items()},
-        missing_cameras=dataset.blank_cameras, facts=facts)
+        missing_cameras=dataset.blank_cameras, facts=facts,
+        alternatives=0 if alternatives is None else len(alternatives))
 
 
 def _check_counts(dataset: Dataset) -> None:
