@@ -4,7 +4,7 @@
 #   benchmarks/lent_start.sh                              # .gl/*.deb: OpenGL loaders, .whl/*.whl: docs/training.md
 #   PIECE=understanding benchmarks/lent_start.sh
 #   PIECE=policy benchmarks/lent_start.sh PACKS           # PACKS holds reasoner.tgz and towers.tgz of the first piece
-#   benchmarks/lent_start.sh PACKS                        # PACKS holds start.tgz: a checkpoint start/ to go on from
+#   GO_ON=1 benchmarks/lent_start.sh                      # goes on from the packaged cosmos3-tiny
 #
 # The machine may go back 30 s after a command ends, so follow it at once with lent_look.sh. Everything lies in a tmpfs
 # at RAM: windows and pictures do not fit where a disk is slow. What is worth having is in RAM/w/out.
@@ -21,7 +21,8 @@ else
   python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$ram/site" .whl/*.whl
 fi
 cp -r . "$ram/source/"
-for pack in reasoner towers start; do [ ! -e "${1:-}/$pack.tgz" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
+for pack in reasoner towers; do [ ! -e "${1:-}/$pack.tgz" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
+[ -z "${GO_ON:-}" ] || cp -r checkpoints/cosmos3-tiny "$ram/w/start"
 cd "$ram/source"
 export PYTHONPATH=$ram/site TORCHINDUCTOR_CACHE_DIR=$ram/inductor TMPDIR=$ram/tmp OUT=$ram/w/out
 python3 -c "
