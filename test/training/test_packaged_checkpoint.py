@@ -1,4 +1,7 @@
-"""The weights in the package: complete, small, themselves, and led by what they see and are asked for."""
+"""The weights in the package: complete, small, themselves, and led by what they see and are asked for.
+
+Among the tests of training because those render (see the Makefile).
+"""
 
 import numpy as np
 import pytest
