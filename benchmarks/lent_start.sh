@@ -21,7 +21,7 @@ else
   python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$ram/site" .whl/*.whl
 fi
 cp -r . "$ram/source/"
-for pack in reasoner towers; do [ ! -e "${1:-}/$pack.tgz" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
+for pack in reasoner towers; do [ -z "${1:-}" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
 [ -z "${GO_ON:-}" ] || cp -r checkpoints/cosmos3-tiny "$ram/w/start"
 cd "$ram/source"
 export PYTHONPATH=$ram/site TORCHINDUCTOR_CACHE_DIR=$ram/inductor TMPDIR=$ram/tmp OUT=$ram/w/out

@@ -85,7 +85,7 @@ def train(passed: bool, steps: int, batch: int) -> list[float]:
         torch.nn.utils.clip_grad_norm_(trained, recipe.gradient_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        seen.append(float(errors[..., :ARM_JOINTS].mean()))
+        seen.append(errors[..., :ARM_JOINTS].mean().item())
         if (number + 1) % EVERY == 0:
             found.append(math.fsum(seen[-EVERY:]) / EVERY)
             sys.stdout.write(f'pass_noise {passed}, {number + 1} steps: {found[-1]:.4f}\n')

@@ -36,7 +36,7 @@ pack() { tar czf "$out/$1.tgz.part" -C "$work" "${@:2}" && mv "$out/$1.tgz.part"
 last() { tail -n 1 "$work/log/$1.log" | cut -c1-"${2:-300}"; }
 trainers=${TRAINERS:-$((cores / 4 < 16 ? (cores / 4 > 1 ? cores / 4 : 1) : 16))}
 case $gpus in  # which GPUs train what; the autoencoder's are free again before the reasoner's
-  0 | 1) all=0 vae_on=0 reasoner_on=0 encode_on=(0 0) ;;
+  0 | 1) all=0 ;;
   2 | 3) all=0,1 vae_on=0 reasoner_on=1 encode_on=(0 0) ;;
   *) all=0,1,2,3 vae_on=0,2 reasoner_on=1,3 encode_on=(0 2) ;;
 esac
@@ -95,7 +95,7 @@ spread() {  # GPUs, stage, checkpoint, options; on the first of them if they do 
 }
 
 train_policy() {
-  local data=()
+  local data=() name
   for name in reach policy more last; do data+=(--data "$work/$name"); done
   [ ! -e "$work/end" ] || end=$(cat "$work/end")
   local left=$((end - $(now)))
@@ -140,9 +140,11 @@ understanding() {
     "$python" benchmarks/join_stages.py "$work/tiny" "$work/other"
     train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
   else
-    # shellcheck disable=SC2046
-    [ -n "$start" ] || train 0 vae vae tiny --data "$work/facts" $(fit "${VAE_END:-350}")
-    [ -n "$start" ] || pack vae tiny/vae tiny/cosmos3_ros.json
+    if [ -z "$start" ]; then
+      # shellcheck disable=SC2046
+      train 0 vae vae tiny --data "$work/facts" $(fit "${VAE_END:-350}")
+      pack vae tiny/vae tiny/cosmos3_ros.json
+    fi
     # shellcheck disable=SC2046
     train 0 reasoner reasoner tiny $([ -n "$start" ] || echo --resume) --data "$work/facts" $(fit "${REASONER_END:-800}")
     pack towers tiny/transformer

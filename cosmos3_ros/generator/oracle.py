@@ -173,13 +173,8 @@ class OraclePolicy:
         if stamp_ns > world.time_ns:
             world.step_until(stamp_ns)
         memory = self._recall(goal, episode, stamp_ns)
-        memories = [memory]
-        for _ in range(HORIZON):
-            following = self._expert.act(world, goal, memory)
-            world.track(memory.joints, following.joints, following.gripper, self.step_ns)
-            memory = following
-            memories.append(memory)
-        return memories[1:], _Plan(episode, goal, stamp_ns, tuple(memories))
+        memories = self._expert.roll_out(world, goal, memory, HORIZON)
+        return memories, _Plan(episode, goal, stamp_ns, (memory, *memories))
 
     def _recall(self, goal: Goal, episode: int, stamp_ns: int) -> ExpertMemory:
         """Return the memory that the expert should have at ``stamp_ns``."""

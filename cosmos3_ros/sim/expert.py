@@ -125,6 +125,16 @@ class Expert:
         joints = self._kinematics.solve(memory.joints, memory.reference.position, memory.reference.yaw)
         return replace(memory, joints=joints)
 
+    def roll_out(self, world: World, goal: Goal, memory: ExpertMemory, rows: int) -> list[ExpertMemory]:
+        """Act for some rows in ``world``, whose arm is led along them, and return the memory of each."""
+        found = []
+        for _ in range(rows):
+            following = self.act(world, goal, memory)
+            world.track(memory.joints, following.joints, following.gripper, round(self._row_s * 1e9))
+            found.append(following)
+            memory = following
+        return found
+
     def _reach(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         cube = world.cube_pose(goal.colour)[:3]
         memory, arrived = self._move(memory, cube + np.array([0.0, 0.0, REACH_HEIGHT_M]), memory.grasp_yaw)

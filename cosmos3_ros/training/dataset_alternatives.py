@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..generator.droid_joint import HORIZON, WIDTH
-from .dataset_tables import EpisodeSpan, read_parquet
+from .dataset_tables import EpisodeSpan, read_numbers, read_parquet
 from .lerobot_format import DatasetError
-
-COLUMNS = ['episode_index', 'frame_index', 'instruction', 'action']
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,33 +44,28 @@ def read_alternatives(root: Path, episodes: tuple[EpisodeSpan, ...]) -> Alternat
     starts, actions, words = [], [], []
     for path in paths:
         table = read_parquet(path)
-        missing = [name for name in COLUMNS if name not in table.column_names]
-        if missing:
-            raise DatasetError(f'{path}: column {", ".join(missing)} is missing')
-        action = _actions(path, table)
-        places = zip(table['episode_index'].to_pylist(), table['frame_index'].to_pylist(), strict=True)
-        for row, (episode, frame) in enumerate(places):
+        actions.append(read_numbers(path, table, 'action', HORIZON * WIDTH).astype(np.float32))
+        places = np.concatenate([
+            read_numbers(path, table, name, 1) for name in ('episode_index', 'frame_index')], axis=1)
+        for row, (episode, frame) in enumerate(places.astype(np.int64).tolist()):
             start, length = begins.get(episode, (0, 0))
             if not 0 <= frame < length:
                 raise DatasetError(
                     f'{path}, row {row}: frame {frame} of episode {episode} is not in the dataset')
             starts.append(start + frame)
-        actions.append(action)
-        words += table['instruction'].to_pylist()
+        words += _words(path, table)
     texts = tuple(dict.fromkeys(words))
     numbers = {text: i for i, text in enumerate(texts)}
     return Alternatives(
-        np.array(starts, np.int64), np.concatenate(actions),
+        np.array(starts, np.int64), np.concatenate(actions).reshape(-1, HORIZON, WIDTH),
         np.array([numbers[text] for text in words], np.int64), texts)
 
 
-def _actions(path: Path, table: Any) -> NDArray[np.float32]:
-    values = table['action'].combine_chunks()
-    width = HORIZON * WIDTH
-    if getattr(values.type, 'list_size', None) != width:
-        raise DatasetError(f'{path}: action is {values.type}, lists of {width} floats are needed')
-    action = np.asarray(values.flatten(), np.float32).reshape(-1, HORIZON, WIDTH)
-    bad = np.flatnonzero(~np.isfinite(action).all(axis=(1, 2)))
-    if len(bad):
-        raise DatasetError(f'{path}, row {bad[0]}: action is not finite')
-    return action
+def _words(path: Path, table: Any) -> list[str]:
+    if 'instruction' not in table.column_names:
+        raise DatasetError(f'{path}: column instruction is missing')
+    words: list[str] = table['instruction'].to_pylist()
+    for row, text in enumerate(words):
+        if not text or not isinstance(text, str):
+            raise DatasetError(f'{path}, row {row}: instruction is {text!r}, a sentence is needed')
+    return words

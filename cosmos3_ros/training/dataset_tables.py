@@ -168,10 +168,10 @@ def _read_data_file(path: Path, info: DatasetInfo, layout: DatasetLayout, tasks:
                     ) -> dict[str, NDArray[Any]]:
     table = read_parquet(path)
     columns: dict[str, NDArray[Any]] = {
-        'episode_index': _numbers(path, table, 'episode_index', 1)[:, 0].astype(np.int64),
-        'frame_index': _numbers(path, table, 'frame_index', 1)[:, 0].astype(np.int64),
-        'timestamp': _numbers(path, table, 'timestamp', 1)[:, 0],
-        'task_index': _numbers(path, table, 'task_index', 1)[:, 0].astype(np.int64),
+        'episode_index': read_numbers(path, table, 'episode_index', 1)[:, 0].astype(np.int64),
+        'frame_index': read_numbers(path, table, 'frame_index', 1)[:, 0].astype(np.int64),
+        'timestamp': read_numbers(path, table, 'timestamp', 1)[:, 0],
+        'task_index': read_numbers(path, table, 'task_index', 1)[:, 0].astype(np.int64),
     }
     for target, joints, gripper in (
             ('state', layout.joint_position, layout.gripper),
@@ -181,10 +181,10 @@ def _read_data_file(path: Path, info: DatasetInfo, layout: DatasetLayout, tasks:
                 raise DatasetError(
                     f"{info.root / 'meta' / 'info.json'}: no feature '{name}'; there are: "
                     f'{", ".join(info.features)}. Name the right one in the layout')
-        closed = _numbers(path, table, gripper, 1)
+        closed = read_numbers(path, table, gripper, 1)
         _check_range(path, gripper, closed)
         columns[target] = np.hstack([
-            _numbers(path, table, joints, layout.joints), np.clip(closed, 0.0, 1.0)])
+            read_numbers(path, table, joints, layout.joints), np.clip(closed, 0.0, 1.0)])
     outside = (columns['task_index'] < 0) | (columns['task_index'] >= tasks)
     if outside.any():
         row = int(np.argmax(outside))
@@ -192,12 +192,15 @@ def _read_data_file(path: Path, info: DatasetInfo, layout: DatasetLayout, tasks:
                            f'{tasks - 1} stand in {TASKS_PATH}')
     columns['demonstration'] = np.ones(len(table), bool)
     if layout.demonstration in table.column_names:
-        columns['demonstration'] = _numbers(path, table, layout.demonstration, 1)[:, 0] > 0.5
+        columns['demonstration'] = read_numbers(path, table, layout.demonstration, 1)[:, 0] > 0.5
     return columns
 
 
-def _numbers(path: Path, table: Any, name: str, width: int) -> Array:
-    """Return a column as (rows, width), finite."""
+def read_numbers(path: Path, table: Any, name: str, width: int) -> Array:
+    """Return a column as float64 (rows, width), finite.
+
+    :raises DatasetError: Names file, row and what is allowed.
+    """
     if name not in table.column_names:
         raise DatasetError(f"{path}: no column '{name}'; there are: {', '.join(table.column_names)}")
     arrow, compute = require('pyarrow', 'record'), require('pyarrow.compute', 'record')

@@ -57,7 +57,7 @@ def check_dataset(root: Path, *, layout: DatasetLayout = DROID_LAYOUT, blank_cam
         facts += _check_facts(dataset, number, span)
         if progress is not None:
             progress(number + 1, len(spans))
-    alternatives = read_alternatives(root, tuple(spans))
+    alternatives = read_alternatives(root, spans)
     features = dataset.info.features
     sizes = {slot: features[layout.cameras[slot]].get('shape', []) for slot in layout.cameras
              if slot not in dataset.blank_cameras}

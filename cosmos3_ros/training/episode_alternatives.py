@@ -63,10 +63,11 @@ class AlternativeRunner:
         self._expert = Expert(1.0 / RATE_HZ)
 
     def branch(
-        self, frame: int, snapshot: SimulationSnapshot, goal: Goal, memory: ExpertMemory, seed: int,
+        self, frame: int, world: World, goal: Goal, memory: ExpertMemory, seed: int,
     ) -> list[Alternative]:
         """Return the alternatives at a frame; none where the gripper is busy or low, or it is not their turn.
 
+        :param world: The episode's; it is left as it is.
         :param memory: The expert's, before its row of this frame.
         :param seed: Of the episode; the choice depends on it and the frame.
         """
@@ -76,6 +77,7 @@ class AlternativeRunner:
         rng = np.random.default_rng([seed, frame])
         others = other_goals(goal, self._world.config.cubes, self._tasks)
         chosen = rng.permutation(len(others))[:self._count]
+        snapshot = world.snapshot()
         return [
             Alternative(frame, word_instruction(others[i], rng), self._follow(snapshot, others[i], memory))
             for i in chosen]
@@ -86,10 +88,6 @@ class AlternativeRunner:
         fresh = self._expert.begin(world, goal)
         # The arm goes on from the row that it follows, with that row's speed.
         memory = replace(fresh, reference=memory.reference, joints=memory.joints)
-        rows = []
-        for _ in range(HORIZON):
-            following = self._expert.act(world, goal, memory)
-            world.track(memory.joints, following.joints, following.gripper, round(1e9 / RATE_HZ))
-            rows.append(np.append(following.joints, following.gripper))
-            memory = following
-        return np.array(rows)
+        return np.array([
+            np.append(row.joints, row.gripper)
+            for row in self._expert.roll_out(world, goal, memory, HORIZON)])

@@ -97,7 +97,7 @@ class EpisodeRunner:
             gives_up = plan.failure == 'gives_up' and number >= plan.failure_frame
             following = memory
             if branches is not None:
-                alternatives += branches.branch(number, world.snapshot(), goal, memory, plan.noise_seed)
+                alternatives += branches.branch(number, world, goal, memory, plan.noise_seed)
             led = astray.lead(number, memory, self)
             if led is not None:
                 following = led

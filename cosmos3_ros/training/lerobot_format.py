@@ -25,8 +25,9 @@ EPISODES_PATH = 'meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO_PATH = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
 FACTS_PATH = 'facts/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
-ALTERNATIVES_PATH = 'alternatives/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 """Ours: what is true in each frame. Beside the dataset, where LeRobot's reader does not look."""
+ALTERNATIVES_PATH = 'alternatives/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
+"""Ours, likewise: what would have been done had something else been asked for."""
 
 DEFAULT_FEATURES: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     'timestamp': {'dtype': 'float32', 'shape': [1], 'names': None},

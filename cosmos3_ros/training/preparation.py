@@ -46,7 +46,7 @@ def prepare_recording(
         for i, part in _in_order(_compose_episode, jobs, workers, report, dataset.name):
             pictures[tables.episodes[i].start:tables.episodes[i].stop] = part
         _finish(pictures, file)
-    alternatives = read_alternatives(dataset.info.root, tuple(tables.episodes))
+    alternatives = read_alternatives(dataset.info.root, tables.episodes)
     if alternatives is not None:
         alternatives = replace(alternatives, action=_model_rows(alternatives.action))
     return Recording(

@@ -100,7 +100,7 @@ def encode_recordings(
             place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
         jitter = 0.0 if held_out else settings.picture_jitter
         others = recording.chosen_alternatives(
-            place.settings.data.held_out, held_out=held_out) if frames == 1 else None
+            place.settings.data.held_out, held_out=held_out) if frames == OBSERVATION_FRAMES else None
         key = _windows_key(place, entry, recording, starts, jitter, frames)
         file = place.prepared / f'latents-{key}.pt'
         if file.is_file():

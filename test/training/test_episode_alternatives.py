@@ -1,6 +1,7 @@
 """Alternatives: other instructions from the same moment, beside the dataset and in the first lesson."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -9,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from synthetic_recordings import make_recording
 import torch
 
+from cosmos3_ros.generator.composed_view import View
 from cosmos3_ros.sim.expert import Expert
 from cosmos3_ros.sim.tasks import TASKS, Goal, parse_instruction
 from cosmos3_ros.sim.world import World
@@ -22,6 +25,7 @@ from cosmos3_ros.training.episode_plan import EpisodePlan, plan_episode
 from cosmos3_ros.training.episode_recorder import EpisodeRecorder
 from cosmos3_ros.training.episode_rollout import EpisodeRunner
 from cosmos3_ros.training.episode_settings import RATE_HZ, RecordingSettings
+from cosmos3_ros.training.latent_windows import encode_windows
 from cosmos3_ros.training.lerobot_format import DatasetError
 from cosmos3_ros.training.recording import Recording
 
@@ -82,7 +86,7 @@ def test_an_alternative_leads_to_the_cube_that_it_names() -> None:
     memory = Expert(1.0 / RATE_HZ).begin(world, goal)
     snapshot = world.snapshot()
     runner = AlternativeRunner(world.config, ('reach',), 7, 1)
-    found = runner.branch(0, snapshot, goal, memory, seed=5)
+    found = runner.branch(0, world, goal, memory, seed=5)
     asked = {parse_instruction(a.instruction).colour for a in found}
     assert asked == {'red', 'green', 'blue'} - {goal.colour}
     for alternative in found:
@@ -93,7 +97,8 @@ def test_an_alternative_leads_to_the_cube_that_it_names() -> None:
             last = row[:7]
         cube = world.cube_pose(parse_instruction(alternative.instruction).colour)
         assert np.linalg.norm(world.tcp[:2] - cube[:2]) < 0.03
-    again = runner.branch(0, snapshot, goal, memory, seed=5)
+    world.restore(snapshot)
+    again = runner.branch(0, world, goal, memory, seed=5)
     assert all(np.array_equal(a.rows, b.rows) and a.instruction == b.instruction
                for a, b in zip(found, again, strict=True))
 
@@ -117,17 +122,20 @@ def test_they_lie_beside_the_dataset(recorded: Path) -> None:
 
 def _spoiled(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     values = table['action'].to_pylist()
+    yield 'row 1: instruction is None, a sentence is needed', table.set_column(
+        table.column_names.index('instruction'), 'instruction',
+        pa.array(['wait', None, *table['instruction'].to_pylist()[2:]], pa.string()))
     yield 'column instruction is missing', table.drop_columns(['instruction'])
     yield 'row 0: frame 100000 of episode 0 is not in the dataset', table.set_column(
         table.column_names.index('frame_index'), 'frame_index',
         pa.array([100_000, *table['frame_index'].to_pylist()[1:]], pa.int64()))
     place = table.column_names.index('action')
     short = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8 * len(values), np.float32)), 8)
-    yield r'action is fixed_size_list.*, lists of 256 floats are needed', table.set_column(
+    yield "row 0: 'action' has 8 numbers, 256 are allowed", table.set_column(
         place, 'action', short)
     broken = np.array(values, np.float32)
     broken[3, 7] = np.nan
-    yield 'row 3: action is not finite', table.set_column(
+    yield r"row 3: 'action'\[7\] is nan, finite numbers are allowed", table.set_column(
         place, 'action', pa.FixedSizeListArray.from_arrays(pa.array(broken.ravel()), 256))
 
 
@@ -136,7 +144,7 @@ def test_what_cannot_be_used_is_refused_with_file_and_row(recorded: Path, tmp_pa
     path = tmp_path / FILE
     path.parent.mkdir(parents=True)
     cases = list(_spoiled(pq.read_table(recorded / FILE)))
-    assert len(cases) == 4
+    assert len(cases) == 5
     for message, table in cases:
         pq.write_table(table, path)
         with pytest.raises(DatasetError, match=message):
@@ -156,9 +164,6 @@ def test_they_follow_the_windows_of_their_own_split(synthetic: Recording) -> Non
 
 
 def test_encoded_they_show_their_frame_state_rows_and_text(synthetic: Recording) -> None:
-    from cosmos3_ros.generator.composed_view import View
-    from cosmos3_ros.training.latent_windows import encode_windows
-
     class Pixels:
         """Encodes a clip as the mean of its picture."""
 
@@ -189,9 +194,6 @@ def test_encoded_they_show_their_frame_state_rows_and_text(synthetic: Recording)
 @pytest.fixture(scope='module')
 def synthetic() -> Recording:
     """Four episodes in memory with an alternative in each."""
-    from dataclasses import replace
-
-    from synthetic_recordings import make_recording
     random = np.random.default_rng(1)
     return replace(make_recording(), alternatives=Alternatives(
         start=np.array([3, 50, 90, 130]), action=random.normal(size=(4, 32, 8)).astype(np.float32),
