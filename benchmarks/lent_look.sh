@@ -7,10 +7,10 @@ limit=$1 pattern=${2:-'all done| failed: '} from=$(date +%s) ram=${RAM:-/ram}
 cd "$ram/w" || exit 1
 while [ $(($(date +%s) - from)) -lt "$limit" ]; do
   grep -qE "$pattern" run.log && break
-  pgrep -f train_tiny.sh > /dev/null || { echo 'the run has ended'; break; }
+  pgrep -f 'train_tiny.sh|teach_policy.sh' > /dev/null || { echo 'the run has ended'; break; }
   sleep 1
 done
-[ ! -e out/generator.tgz ] || rm -f out/towers.tgz out/actions.tgz
+[ ! -e out/generator.tgz ] || rm -f out/towers.tgz out/first.tgz
 # Of an unfinished stage: the averaged weights of its last snapshot.
 PYTHONPATH="$ram/site" timeout 60 python3 - <<'END'
 from pathlib import Path
@@ -27,11 +27,11 @@ for stage in ('reasoner', 'actions', 'generator'):
     save_file({name: value.half().contiguous() for name, value in content['average']['values'].items()}, place)
     print(stage, 'average of step', content['step'], 'of', content['steps'])
 END
-tar czf out/logs.tgz run.log log $(ls tiny.run/*.log.jsonl other.run/*.log.jsonl 2> /dev/null)
+tar czf out/logs.tgz run.log log $(ls tiny.run/*.log.jsonl other.run/*.log.jsonl first.run/*.log.jsonl 2> /dev/null)
 cp out/*.tgz out/*.safetensors "$OUT"/ 2> /dev/null
 ls -l "$OUT"
 cat run.log
-for log in vae reasoner actions generator; do tail -n 2 log/$log.log 2> /dev/null | cut -c1-600; done
-for log in actions generator; do grep -h held_out "tiny.run/$log.log.jsonl" 2> /dev/null | tail -n 4 | cut -c1-700; done
+for log in vae reasoner actions_first actions generator; do tail -n 2 log/$log.log 2> /dev/null | cut -c1-600; done
+for log in actions generator; do grep -h held_out first.run/$log.log.jsonl tiny.run/$log.log.jsonl 2> /dev/null | tail -n 4 | cut -c1-700; done
 nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader
 uptime

@@ -5,6 +5,7 @@
 #   PIECE=understanding benchmarks/lent_start.sh
 #   PIECE=policy benchmarks/lent_start.sh PACKS           # PACKS holds reasoner.tgz and towers.tgz of the first piece
 #   GO_ON=1 benchmarks/lent_start.sh                      # goes on from the packaged cosmos3-tiny
+#   TEACH=1 benchmarks/lent_start.sh                      # its policy alone: teach_policy.sh
 #
 # The machine may go back 30 s after a command ends, so follow it at once with lent_look.sh. Everything lies in a tmpfs
 # at RAM: windows and pictures do not fit where a disk is slow. What is worth having is in RAM/w/out.
@@ -22,11 +23,13 @@ else
 fi
 cp -r . "$ram/source/"
 for pack in reasoner towers; do [ -z "${1:-}" ] || tar xzf "$1/$pack.tgz" -C "$ram/w"; done
-[ -z "${GO_ON:-}" ] || cp -r checkpoints/cosmos3-tiny "$ram/w/start"
+[ -z "${GO_ON:-}${TEACH:-}" ] || cp -r checkpoints/cosmos3-tiny "$ram/w/start"
 cd "$ram/source"
 export PYTHONPATH=$ram/site TORCHINDUCTOR_CACHE_DIR=$ram/inductor TMPDIR=$ram/tmp OUT=$ram/w/out
 python3 -c "
 import accelerate, av, daqp, diffusers, mujoco, pyarrow, torch, transformers
 print('torch', torch.__version__, 'transformers', transformers.__version__, 'GPUs', torch.cuda.device_count())"
-setsid nohup bash benchmarks/train_tiny.sh "$ram/w" "${FACTS:-900}" "${REACH:-2000}" > "$ram/w/run.log" 2>&1 &
+script=(benchmarks/train_tiny.sh "$ram/w" "${FACTS:-900}" "${GLANCES:-500}")
+[ -z "${TEACH:-}" ] || script=(benchmarks/teach_policy.sh "$ram/w" "${GLANCES:-600}")
+setsid nohup bash "${script[@]}" > "$ram/w/run.log" 2>&1 &
 echo started

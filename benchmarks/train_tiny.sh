@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cosmos3-tiny from nothing: record, train, pack, on a machine with one GPU, two or more.
 #
-#   benchmarks/train_tiny.sh WORK [EPISODES_WITH_FACTS] [EPISODES_OF_REACH]
+#   benchmarks/train_tiny.sh WORK [EPISODES_WITH_FACTS] [EPISODES_OF_GLANCES]
 #
 # PIECE says what of it: `understanding` records episodes with facts and trains the autoencoder and the reasoner;
 # `policy` goes on with WORK/tiny, records the policy's episodes and trains the tower, actions first; `all` (default)
@@ -19,67 +19,25 @@
 # (go_on.py).
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
-# POLICY is the number of episodes in each of the policy's three longer recordings; without it as many as there is time
-# for. ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
-set -euo pipefail
-work=$1 facts=${2:-900} reach=${3:-2000}
-python=${PYTHON:-python3} settings=${SETTINGS:-config/training/tiny.yaml} device=${DEVICE:-cuda}
-out=${OUT:-$work} piece=${PIECE:-all} end=${END:-1650}
-export PYTHONUNBUFFERED=1 MUJOCO_GL=${MUJOCO_GL:-egl} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-vendor=/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json
-[ -e "$vendor" ] && export __EGL_VENDOR_LIBRARY_FILENAMES="$vendor"
-gpus=$({ nvidia-smi -L 2>/dev/null || true; } | wc -l) cores=$(nproc --all) began=$(date +%s)
-mkdir -p "$work/log" "$out"
-now() { echo $(($(date +%s) - began)); }
-note() { echo "[$(now) s] $*" | tee -a "$work/log/times.log"; }
-pack() { tar czf "$out/$1.tgz.part" -C "$work" "${@:2}" && mv "$out/$1.tgz.part" "$out/$1.tgz"; note "$1.tgz packed"; }
-last() { tail -n 1 "$work/log/$1.log" | cut -c1-"${2:-300}"; }
-trainers=${TRAINERS:-$((cores / 4 < 16 ? (cores / 4 > 1 ? cores / 4 : 1) : 16))}
+# Glances (scenes, 50 an episode) are recorded first, then POLICY episodes, then more of both in the time that is left.
+# ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
+work=$1 facts=${2:-900} glances=${3:-500}
+. benchmarks/tiny_steps.sh
+piece=${PIECE:-all} end=${END:-1650}
 case $gpus in  # which GPUs train what; the autoencoder's are free again before the reasoner's
-  0 | 1) all=0 ;;
-  2 | 3) all=0,1 vae_on=0 reasoner_on=1 encode_on=(0 0) ;;
-  *) all=0,1,2,3 vae_on=0,2 reasoner_on=1,3 encode_on=(0 2) ;;
+  0 | 1) ;;
+  2 | 3) vae_on=0 reasoner_on=1 encode_on=(0 0) ;;
+  *) vae_on=0,2 reasoner_on=1,3 encode_on=(0 2) ;;
 esac
-# Which processors: all, or a part while trainers and recorders share the machine.
-train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
-
-record() {  # name, task, options
-  local workers
-  workers=$(taskset -c "$record_on" nproc)
-  MUJOCO_EGL_DEVICE_ID=${RENDERERS:-$all} OMP_NUM_THREADS=1 taskset -c "$record_on" \
-    "$python" -m cosmos3_ros.cli.main sim record --task "$2" --workers "$((workers > 8 ? workers - 2 : workers))" \
-    --out "$work/$1" --json "${@:3}" > "$work/log/record_$1.log" 2>&1 \
-    || { note "record $1 failed: $(last "record_$1")"; return 1; }
-  note "$1 recorded: $(last "record_$1")"
-}
-one_look=(--width 160 --no-facts --set failure_share=0 --set anomaly_share=0 --set light_variation=0
-  --set colour_variation=0 --set camera_variation=0 --set fewest_cubes=3 --set alternatives=3 --set alternatives_every=8)
-train() {  # GPUs, log, stage, checkpoint, options
-  local launch=("$python" -m) on=${on:-$train_on}
-  local commas=${1//[^,]/}
-  [ -z "$commas" ] || launch=("$python" -m torch.distributed.run --standalone --nproc-per-node $((${#commas} + 1)) -m)
-  # Few threads: a step waits for the GPU.
-  CUDA_VISIBLE_DEVICES=$1 OMP_NUM_THREADS=4 taskset -c "$on" "${launch[@]}" cosmos3_ros.cli.main train "$settings" \
-    --device "$device" --json --stage "$3" --out "$work/$4" "${@:5}" > "$work/log/$2.log" 2>&1 \
-    || { note "$2 failed: $(last "$2")"; return 1; }
-  note "$2: $(last "$2")"
-}
-fit() { [ -n "${NO_FIT:-}" ] || echo "--fit-minutes $("$python" -c "print(max(0.1, ($1 - $(now)) / 60))")"; }  # until
-prepare() { train "$1" "prepare_$3_$2" "$3" "$4" --prepare "${@:5}"; }  # GPU, name, stage, checkpoint, options
 
 record_policy() {
-  local from rate frames each until=${RECORD_UNTIL:-450}
-  from=$(now)
-  record reach reach --episodes "$reach" --seed 1 "${one_look[@]}"
-  frames=$(last record_reach 2000 | sed -n 's/.*"frames": \([0-9]*\).*/\1/p')
-  rate=$((frames / ($(now) - from + 1) + 1))
-  # 106 frames an episode, three times, in what is left.
-  each=$(((until - $(now)) * rate / 318))
-  each=${POLICY:-$((each > 60 ? each : 60))}
-  note "$rate frames a second, so 3 times $each episodes"
-  record policy all --episodes "$each" --seed 2 "${one_look[@]}"
-  record more all --episodes "$each" --seed 3 "${one_look[@]}"
-  record last all --episodes "$each" --seed 4 "${one_look[@]}"
+  local left until=${RECORD_UNTIL:-450} policy=${POLICY:-500}
+  record glances all --episodes "$glances" --seed 1 "${some_glances[@]}"
+  record policy all --episodes "$policy" --seed 2 "${some_episodes[@]}"
+  # Half of what is left for each: episodes per second were seen just now.
+  left=$(((until - $(now)) / 2))
+  record glances_2 all --episodes "$(as_many glances "$glances" "$left")" --seed 3 "${some_glances[@]}"
+  record policy_2 all --episodes "$(as_many policy "$policy" "$left")" --seed 4 "${some_episodes[@]}"
 }
 
 encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
@@ -90,13 +48,9 @@ encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
   done
 }
 
-spread() {  # GPUs, stage, checkpoint, options; on the first of them if they do not work together
-  train "$1" "$2" "$2" "$3" --resume "${@:4}" || { [[ $1 == *,* ]] && train "${1%%,*}" "$2" "$2" "$3" --resume "${@:4}"; }
-}
-
 train_policy() {
   local data=() name
-  for name in reach policy more last; do data+=(--data "$work/$name"); done
+  for name in glances policy glances_2 policy_2; do data+=(--data "$work/$name"); done
   [ ! -e "$work/end" ] || end=$(cat "$work/end")
   local left=$((end - $(now)))
   note "$left s for the tower"
@@ -116,7 +70,7 @@ understanding() {
     local others='' views='' vae='' vae_end=520
     if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
     prepare 1 facts reasoner tiny --data "$work/facts"
-    if [ -z "$start" ]; then wait "$views"; else cp -r "$work/tiny" "$work/other"; mkdir -p "$work/other.run/prepared"; fi
+    if [ -z "$start" ]; then wait "$views"; else reasoner_on=$all && cp -r "$work/tiny" "$work/other"; mkdir -p "$work/other.run/prepared"; fi
     if [ "$piece" = all ]; then  # its windows are encoded before the reasoner is done
       train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1)) vae_end=470
     fi
@@ -127,8 +81,8 @@ understanding() {
     if [ "$piece" = all ]; then
       (record_policy & recording=$!
        while kill -0 "$vae" 2>/dev/null; do sleep 1; done
-       encode_policy "${encode_on[0]}" other reach more & local one=$!
-       encode_policy "${encode_on[1]}" other policy last
+       encode_policy "${encode_on[0]}" other glances glances_2 & local one=$!
+       encode_policy "${encode_on[1]}" other policy policy_2
        wait "$one" && wait "$recording") & others=$!
     fi
     # shellcheck disable=SC2046
@@ -155,20 +109,19 @@ understanding() {
 }
 
 policy() {
-  if [ ! -e "$work/log/record_last.log" ]; then
+  if [ ! -e "$work/log/record_policy_2.log" ]; then
     began=$(date +%s)
     [ -e "$work/tiny/cosmos3_ros.json" ] || { note "no $work/tiny: unpack reasoner.tgz and towers.tgz of the first piece"; exit 1; }
     # A checkpoint that was packed is gone on with: its run directory is not.
     mkdir -p "$work/tiny.run/prepared"
     record_policy & recording=$!
-    encode_policy 0 tiny reach more & local one=$!
-    encode_policy "${all##*,}" tiny policy last & local two=$!
+    encode_policy 0 tiny glances glances_2 & local one=$!
+    encode_policy "${all##*,}" tiny policy policy_2 & local two=$!
     wait "$recording" && wait "$one" && wait "$two"
   fi
   train_policy
 }
 
-sed "s/^  workers: .*/  workers: $((cores > 8 ? cores - 4 : cores))/" "$settings" > "$work/settings.yaml" && settings="$work/settings.yaml"
 start=''
 if [ -d "$work/start" ]; then
   start=$work/start

@@ -64,9 +64,13 @@ class BatchedStep:
         self._tables: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._packs: dict[tuple[Any, ...], SequencePack] = {}
 
-    def compile_layers(self) -> None:
-        """Compile the generation tower's layers; all share one graph per length of text."""
-        self._layer = torch.compile(self._layer)  # type: ignore[method-assign]
+    def compile_layers(self, *, few_shapes: bool = False) -> None:
+        """Compile the generation tower's layers; all share one graph per length of text.
+
+        :param few_shapes: Texts and batches come in very few lengths: each gets a graph of its own.
+        """
+        self._layer = torch.compile(  # type: ignore[method-assign]
+            self._layer, dynamic=False if few_shapes else None)
 
     def contexts(self, texts: Sequence[Sequence[int]]) -> TextContexts:
         """Run the understanding tower; with gradients if its weights have them.

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from .inverse_kinematics import InverseKinematics, tool_yaw
 from .reference import MotionLimits, ToolReference
+from .surroundings import Surroundings
 from .tasks import REACH_HEIGHT_M, Goal
-from .world import World
 
 _ABOVE_M = 0.12
 _CARRY_M = 0.15
@@ -20,7 +20,8 @@ _PLACE_M = 0.0265
 _PUSH_M = 0.027
 _PUSH_RUN_UP_M = 0.085
 _PUSH_SPEED_M_S = 0.10
-_PUSH_GRIPPER = 0.62
+PUSH_GRIPPER = 0.62
+"""Closed so far that the fingers are narrower than a cube."""
 _PUSH_DONE_M = 0.012
 _VERTICAL_SPEED_M_S = 0.18
 _CLOSE_S = 0.75
@@ -90,7 +91,7 @@ class Expert:
         self._limits = limits or MotionLimits()
         self._kinematics = InverseKinematics()
 
-    def begin(self, world: World, goal: Goal) -> ExpertMemory:
+    def begin(self, world: Surroundings, goal: Goal) -> ExpertMemory:
         """Return the memory of an expert that starts from the arm's present state."""
         state = world.state()
         yaw = tool_yaw(world.tcp_rotation)
@@ -98,10 +99,10 @@ class Expert:
             phase=Phase.APPROACH, phase_s=0.0,
             reference=ToolReference(world.tcp, np.zeros(3), yaw, 0.0),
             grasp_yaw=self._approach_yaw(world, goal),
-            gripper=_PUSH_GRIPPER if goal.task == 'push' else 0.0,
+            gripper=PUSH_GRIPPER if goal.task == 'push' else 0.0,
             joints=state.position, anchor=world.tcp[:2])
 
-    def restart(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+    def restart(self, world: Surroundings, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         """Return the memory of an expert whose arm was moved off its way by something else.
 
         What is in the gripper is kept; otherwise the task starts again from where the arm is.
@@ -118,14 +119,16 @@ class Expert:
             return anchored
         return self._restart(world, goal, anchored)
 
-    def act(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+    def act(self, world: Surroundings, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         """Return the memory one row later; its ``joints`` and ``gripper`` are the row."""
         step = {'reach': self._reach, 'push': self._push, 'pick_place': self._pick_place}[goal.task]
         memory = step(world, goal, memory)
         joints = self._kinematics.solve(memory.joints, memory.reference.position, memory.reference.yaw)
         return replace(memory, joints=joints)
 
-    def roll_out(self, world: World, goal: Goal, memory: ExpertMemory, rows: int) -> list[ExpertMemory]:
+    def roll_out(
+        self, world: Surroundings, goal: Goal, memory: ExpertMemory, rows: int,
+    ) -> list[ExpertMemory]:
         """Act for some rows in ``world``, whose arm is led along them, and return the memory of each."""
         found = []
         for _ in range(rows):
@@ -135,12 +138,12 @@ class Expert:
             memory = following
         return found
 
-    def _reach(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+    def _reach(self, world: Surroundings, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         cube = world.cube_pose(goal.colour)[:3]
         memory, arrived = self._move(memory, cube + np.array([0.0, 0.0, REACH_HEIGHT_M]), memory.grasp_yaw)
         return replace(memory, phase=Phase.DONE) if arrived else memory
 
-    def _pick_place(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+    def _pick_place(self, world: Surroundings, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         cube, zone = world.cube_pose(goal.colour)[:3], world.zone_xy
         yaw = memory.grasp_yaw
         phase = memory.phase
@@ -184,7 +187,7 @@ class Expert:
             return self._enter(memory, Phase.DONE)
         return memory
 
-    def _push(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+    def _push(self, world: Surroundings, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         cube, zone = world.cube_pose(goal.colour)[:3], world.zone_xy
         way = zone - cube[:2]
         distance = float(np.linalg.norm(way))
@@ -220,17 +223,17 @@ class Expert:
             return self._enter(memory, Phase.DONE)
         return memory
 
-    def _restart(self, world: World, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
+    def _restart(self, world: Surroundings, goal: Goal, memory: ExpertMemory) -> ExpertMemory:
         """Return a memory that goes straight up first, then approaches again."""
         yaw = self._approach_yaw(world, goal)
-        gripper = _PUSH_GRIPPER if goal.task == 'push' else 0.0
+        gripper = PUSH_GRIPPER if goal.task == 'push' else 0.0
         memory = replace(self._enter(memory, Phase.RETREAT), grasp_yaw=memory.reference.yaw, gripper=gripper,
                          anchor=memory.reference.position[:2].copy())
         if memory.reference.position[2] > 0.9 * _ABOVE_M or goal.task == 'reach':
             return replace(memory, phase=Phase.APPROACH, grasp_yaw=yaw)
         return memory
 
-    def _approach_yaw(self, world: World, goal: Goal) -> float:
+    def _approach_yaw(self, world: Surroundings, goal: Goal) -> float:
         pose = world.cube_pose(goal.colour)
         if goal.task == 'push':
             # Half a turn about the yaw at which joint 7 stands in the middle of its range.
@@ -239,7 +242,7 @@ class Expert:
         # The cube looks the same every quarter turn: take the one nearest to home.
         return (cube_yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
-    def _is_held(self, world: World, goal: Goal) -> bool:
+    def _is_held(self, world: Surroundings, goal: Goal) -> bool:
         return bool(np.linalg.norm(world.cube_pose(goal.colour)[:3] - world.tcp) < _HELD_M)
 
     def _move(self, memory: ExpertMemory, target: NDArray[np.float64], yaw: float,

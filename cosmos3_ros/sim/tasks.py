@@ -147,7 +147,7 @@ def draw_placement(task: str, colours: tuple[str, ...], rng: np.random.Generator
         np.fill_diagonal(distances, np.inf)
         if distances.min() < max(_SPACING_M, ZONE_RADIUS_M + 0.03):
             continue
-        if task == 'push' and not _is_corridor_free(points, target):
+        if task == 'push' and not is_corridor_free(points, target):
             continue
         yaws = rng.uniform(-np.pi, np.pi, size=len(colours))
         return Placement(
@@ -158,8 +158,12 @@ def draw_placement(task: str, colours: tuple[str, ...], rng: np.random.Generator
         f'cubes: no free start state for {len(colours)} cubes and task {task}; use fewer cubes')
 
 
-def _is_corridor_free(points: NDArray[np.float64], target: int) -> bool:
-    """Return whether the target can be pushed straight to the zone (last point), run-up included."""
+def is_corridor_free(points: NDArray[np.float64], target: int) -> bool:
+    """Return whether a cube can be pushed straight to the zone, run-up included.
+
+    :param points: Shape (cubes + 1, 2), metres, base frame; the zone is the last.
+    :param target: Number of the cube.
+    """
     zone = points[-1]
     direction = (zone - points[target]) / np.linalg.norm(zone - points[target])
     start = points[target] - direction * _PUSH_RUN_UP_M

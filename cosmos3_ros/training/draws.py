@@ -1,6 +1,7 @@
 """Which samples a step takes, as a function of seed and step alone: the step is the sampler's position."""
 
 from collections.abc import Sequence
+import math
 
 import numpy as np
 
@@ -55,3 +56,24 @@ class WeightedDraws:
             self._orders[key] = np.random.default_rng(
                 [_STREAM, self._seed, 0, dataset, epoch]).permutation(size)
         return int(self._orders[key][place])
+
+
+class AlternatingDraws:
+    """Takes some steps from other draws: a step is then of one kind, not a mixture.
+
+    :param usual: Draws of most steps.
+    :param others: Those of the other steps.
+    :param share: Of the steps that are ``others``, 0 to 1.
+    :param offset: Added to the numbers of the other draws' datasets.
+    """
+
+    def __init__(self, usual: WeightedDraws, others: WeightedDraws, share: float, offset: int) -> None:
+        self._usual, self._others = usual, others
+        self._share, self._offset = share, offset
+
+    def __call__(self, step: int) -> tuple[tuple[int, int], ...]:
+        """Return (dataset, sample) of each draw of a step."""
+        before, after = (math.floor(n * self._share + 1e-9) for n in (step, step + 1))
+        if after == before:
+            return self._usual(step - before)
+        return tuple((dataset + self._offset, sample) for dataset, sample in self._others(before))

@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 from ..generator.droid_joint import HORIZON
 from ..sim.configuration import SimulationConfig
 from ..sim.expert import Expert, ExpertMemory, Phase
-from ..sim.snapshot import SimulationSnapshot
-from ..sim.tasks import Goal
+from ..sim.still_world import StillWorld
+from ..sim.tasks import TASKS, Goal, is_corridor_free
 from ..sim.world import World
 from .episode_instructions import word_instruction
 from .episode_settings import RATE_HZ
-
-TASKS = ('reach', 'pick_place')
-"""Tasks that may be asked for in any scene; a push needs a free way that only its own scenes have."""
 
 _FREE = (Phase.APPROACH, Phase.DESCEND, Phase.RETREAT, Phase.DONE)
 _LOWEST_M = 0.10
@@ -42,9 +39,18 @@ class Alternative:
     rows: NDArray[np.float64]
 
 
-def other_goals(goal: Goal, cubes: Sequence[str], tasks: Sequence[str]) -> list[Goal]:
-    """Return what else could be asked for in a scene."""
-    found = [Goal(task, colour) for task in TASKS if task in tasks for colour in cubes]
+def chunk_rows(memories: Sequence[ExpertMemory]) -> NDArray[np.float64]:
+    """Return what the expert's memories command, shape (rows, 8): joints in radians and gripper."""
+    return np.array([np.append(row.joints, row.gripper) for row in memories])
+
+
+def other_goals(world: World, goal: Goal, tasks: Sequence[str]) -> list[Goal]:
+    """Return what else could be asked for in a scene; a push only where its way is free."""
+    colours = world.config.cubes
+    points = np.array([*(world.cube_pose(colour)[:2] for colour in colours), world.zone_xy])
+    found = [
+        Goal(task, colour) for task in TASKS if task in tasks for i, colour in enumerate(colours)
+        if task != 'push' or is_corridor_free(points, i)]
     return [other for other in found if other != goal]
 
 
@@ -58,7 +64,7 @@ class AlternativeRunner:
     """
 
     def __init__(self, config: SimulationConfig, tasks: Sequence[str], count: int, every: int) -> None:
-        self._world = World(config)
+        self._still = StillWorld(config)
         self._tasks, self._count, self._every = tuple(tasks), count, every
         self._expert = Expert(1.0 / RATE_HZ)
 
@@ -75,19 +81,15 @@ class AlternativeRunner:
         if frame % self._every or not free:
             return []
         rng = np.random.default_rng([seed, frame])
-        others = other_goals(goal, self._world.config.cubes, self._tasks)
+        others = other_goals(world, goal, self._tasks)
         chosen = rng.permutation(len(others))[:self._count]
-        snapshot = world.snapshot()
         return [
-            Alternative(frame, word_instruction(others[i], rng), self._follow(snapshot, others[i], memory))
+            Alternative(frame, word_instruction(others[i], rng), self._follow(world, others[i], memory))
             for i in chosen]
 
-    def _follow(self, snapshot: SimulationSnapshot, goal: Goal, memory: ExpertMemory) -> NDArray[np.float64]:
-        world = self._world
-        world.restore(snapshot)
-        fresh = self._expert.begin(world, goal)
+    def _follow(self, world: World, goal: Goal, memory: ExpertMemory) -> NDArray[np.float64]:
+        self._still.copy(world)
+        fresh = self._expert.begin(self._still, goal)
         # The arm goes on from the row that it follows, with that row's speed.
         memory = replace(fresh, reference=memory.reference, joints=memory.joints)
-        return np.array([
-            np.append(row.joints, row.gripper)
-            for row in self._expert.roll_out(world, goal, memory, HORIZON)])
+        return chunk_rows(self._expert.roll_out(self._still, goal, memory, HORIZON))

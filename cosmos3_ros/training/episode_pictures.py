@@ -60,9 +60,9 @@ class EpisodePainter:
             qpos = script.shown_qpos(number, frame.qpos)
             labels: dict[str, NDArray[np.int32]] = {}
             if self._facts:
-                pictures, labels = self._renderer.render_labelled(qpos, trace.zone_xy)
+                pictures, labels = self._renderer.render_labelled(qpos, frame.zone_xy)
             else:
-                pictures = self._renderer.render(qpos, trace.zone_xy)
+                pictures = self._renderer.render(qpos, frame.zone_xy)
             pictures = {slot: scale_down(picture, self._width) for slot, picture in pictures.items()}
             if wrong.camera:
                 nothing = np.empty((0, 0), np.int32)

@@ -7,6 +7,7 @@ arm is drawn instead (``EpisodePlan.lag_s``), so that the policy learns rows tha
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..sim.expert import Expert, ExpertMemory, Phase
 from ..sim.inverse_kinematics import InverseKinematics
 from ..sim.reference import MotionLimits
+from ..sim.surroundings import Surroundings
 from ..sim.tasks import Goal
 from ..sim.world import World
 from .episode_alternatives import Alternative, AlternativeRunner
@@ -45,7 +47,7 @@ class _MisledWorld:
     def __init__(self, world: World, colour: str, shift: NDArray[np.float64]) -> None:
         self._world, self._colour, self._shift = world, colour, shift
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._world, name)
 
     def cube_pose(self, colour: str) -> NDArray[np.float64]:
@@ -114,8 +116,7 @@ class EpisodeRunner:
             memory = following
             if memory.phase is Phase.DONE or failing.visible:
                 left -= 1
-        return EpisodeTrace(
-            goal, instruction, world.zone_xy, tuple(frames), world.success(), tuple(alternatives))
+        return EpisodeTrace(goal, instruction, tuple(frames), world.success(), tuple(alternatives))
 
     def lead_astray(self, memory: ExpertMemory, target: NDArray[np.float64], yaw: float) -> ExpertMemory:
         """Return the memory one row later on the way to a place that the task has nothing to do with."""
@@ -125,14 +126,13 @@ class EpisodeRunner:
 
     def _choose_expert(self, plan: EpisodePlan, goal: Goal, rng: np.random.Generator,
                        ) -> Callable[[ExpertMemory], ExpertMemory]:
-        world: World = self._world
+        world: Surroundings = self._world
         if plan.failure == 'wrong_cube':
             goal = self._other_goal(plan, goal)
         if plan.failure == 'misses':
             angle = rng.uniform(-np.pi, np.pi)
             shift = _MISS_M * np.array([np.cos(angle), np.sin(angle)])
-            # Looks like the world to the expert, which only reads it.
-            world = _MisledWorld(world, goal.colour, shift)  # type: ignore[assignment]
+            world = _MisledWorld(self._world, goal.colour, shift)
         return lambda memory: self._expert.act(world, goal, memory)
 
     def _other_goal(self, plan: EpisodePlan, goal: Goal) -> Goal:
@@ -164,7 +164,8 @@ class EpisodeRunner:
         state = world.state()
         success = world.success()
         return TraceFrame(
-            qpos=np.array(world.snapshot().qpos), state=np.append(state.position, state.gripper),
+            qpos=np.array(world.snapshot().qpos), zone_xy=world.zone_xy,
+            state=np.append(state.position, state.gripper),
             action=np.append(following.joints, following.gripper), is_expert=is_expert, tcp=state.tcp,
             cubes={colour: world.cube_pose(colour)[:3] for colour in world.config.cubes},
             contacts=world.cube_contacts(), doing=following.phase.value, success=success,

@@ -36,6 +36,8 @@ class RecordingSettings:
     :param alternatives: At most so many other things asked for at one moment of an episode, see
         ``episode_alternatives``; 0: none.
     :param alternatives_every: Frames between two such moments.
+    :param glances: 0: episodes. Otherwise what is recorded as an episode is so many unrelated moments, see
+        ``scene_glances``; ``alternatives`` is then how many things are asked for at each.
     """
 
     tasks: tuple[str, ...] = TASKS
@@ -55,6 +57,7 @@ class RecordingSettings:
     facts: bool = True
     alternatives: int = 0
     alternatives_every: int = 6
+    glances: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges.
@@ -70,8 +73,8 @@ class RecordingSettings:
             'light_variation': (0.0, 1.0), 'colour_variation': (0.0, 1.0), 'camera_variation': (0.0, 1.0),
             'fewest_cubes': (1, len(CUBE_COLOURS)), 'most_cubes': (self.fewest_cubes, len(CUBE_COLOURS)),
             'noise_rad': (0.0, 0.03), 'lag_s': (0.0, 0.15), 'disturbances': (0.0, 3.0),
-            'failure_share': (0.0, 1.0), 'anomaly_share': (0.0, 1.0), 'alternatives': (0, 7),
-            'alternatives_every': (1, 300),
+            'failure_share': (0.0, 1.0), 'anomaly_share': (0.0, 1.0), 'alternatives': (0, 12),
+            'alternatives_every': (1, 300), 'glances': (0, 300),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -84,6 +87,11 @@ class RecordingSettings:
             raise DatasetError(
                 f'failure_share and anomaly_share: {self.failure_share} and {self.anomaly_share} arrived, '
                 'at most 1 together is allowed')
+        if self.glances and (self.facts or self.failure_share or self.anomaly_share or not self.alternatives):
+            raise DatasetError(
+                f'glances: {self.glances} arrived with facts {self.facts}, failure_share '
+                f'{self.failure_share}, anomaly_share {self.anomaly_share} and alternatives '
+                f'{self.alternatives}; False, 0, 0 and 1 or more are allowed with it')
 
     def simulation(self, cubes: tuple[str, ...]) -> SimulationConfig:
         """Return the world's settings with these cubes."""

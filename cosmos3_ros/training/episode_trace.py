@@ -14,6 +14,7 @@ class TraceFrame:
     """One frame: the state when the picture is taken, and what is commanded for the next.
 
     :param qpos: MuJoCo's generalised positions.
+    :param zone_xy: Shape (2,), metres.
     :param state: Shape (8,): seven joints in radians, gripper 0 open .. 1 closed, measured.
     :param action: Shape (8,), likewise, due one frame later.
     :param is_expert: False where the action is not what the expert would do.
@@ -26,6 +27,7 @@ class TraceFrame:
     """
 
     qpos: NDArray[np.float64]
+    zone_xy: NDArray[np.float64]
     state: NDArray[np.float64]
     action: NDArray[np.float64]
     is_expert: bool
@@ -41,14 +43,17 @@ class TraceFrame:
 class EpisodeTrace:
     """All frames of an episode.
 
-    :param zone_xy: Shape (2,), metres.
     :param success: The task was done at the end.
     :param alternatives: What else could have been asked for, and would have been done.
     """
 
     goal: Goal
     instruction: str
-    zone_xy: NDArray[np.float64]
     frames: tuple[TraceFrame, ...]
     success: bool
     alternatives: tuple[Alternative, ...] = ()
+
+    @property
+    def zone_xy(self) -> NDArray[np.float64]:
+        """Where the zone is at the beginning, shape (2,), metres; during an episode it stays there."""
+        return self.frames[0].zone_xy

@@ -28,6 +28,7 @@ from .episode_settings import RATE_HZ, RecordingSettings
 from .episode_trace import EpisodeTrace
 from .lerobot_video import encode_video
 from .scene_facts import FrameFacts
+from .scene_glances import GlanceRunner
 
 SUMMARY_FILE = 'episode.json'
 DATA_FILE = 'data.parquet'
@@ -64,14 +65,14 @@ class EpisodeWorker:
 
     def __init__(self, settings: RecordingSettings) -> None:
         self._settings = settings
-        self._stages: dict[tuple[str, ...], tuple[EpisodeRunner, EpisodePainter]] = {}
+        self._stages: dict[tuple[str, ...], tuple[EpisodeRunner | GlanceRunner, EpisodePainter]] = {}
 
     def record(self, index: int, directory: Path) -> EpisodeSummary:
         """Record an episode; ``directory`` appears only once it is complete."""
         plan = plan_episode(self._settings, index)
         if plan.cubes not in self._stages:
             world = World(self._settings.simulation(plan.cubes))
-            self._stages[plan.cubes] = EpisodeRunner(world, self._alternatives(plan.cubes)), EpisodePainter(
+            self._stages[plan.cubes] = self._runner(world), EpisodePainter(
                 world, self._settings.width, facts=self._settings.facts)
         runner, painter = self._stages[plan.cubes]
         started = perf_counter()
@@ -103,12 +104,14 @@ class EpisodeWorker:
         partial.rename(directory)
         return summary
 
-    def _alternatives(self, cubes: tuple[str, ...]) -> AlternativeRunner | None:
+    def _runner(self, world: World) -> EpisodeRunner | GlanceRunner:
         settings = self._settings
+        if settings.glances:
+            return GlanceRunner(world, settings.tasks, settings.glances, settings.alternatives)
         if not settings.alternatives:
-            return None
-        return AlternativeRunner(
-            settings.simulation(cubes), settings.tasks, settings.alternatives, settings.alternatives_every)
+            return EpisodeRunner(world)
+        return EpisodeRunner(world, AlternativeRunner(
+            world.config, settings.tasks, settings.alternatives, settings.alternatives_every))
 
     def close(self) -> None:
         """Free the OpenGL contexts."""

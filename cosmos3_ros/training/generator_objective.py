@@ -89,7 +89,7 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def compile_layers(self) -> None:
         """See :class:`objective.Objective`."""
-        self.step.compile_layers()
+        self.step.compile_layers(few_shapes=self.und_is_frozen)
 
     def learning_rate_factor(self, name: str) -> float:
         """See :class:`objective.Objective`."""

@@ -52,7 +52,7 @@ def measure_actions(place: Workplace) -> dict[str, Any]:
     plan = schedule(4, place.settings.generator.shift if place.settings.generator else 5.0)
     found: dict[str, Any] = {}
     for scale in GUIDANCES:
-        for recording, window in zip(place.recordings, windows, strict=True):
+        for (recording, _), window in zip(place.recordings_of('generator'), windows, strict=True):
             kept = np.linspace(0, len(window) - 1, min(MOST_WINDOWS, len(window))).astype(int)
             rows = []
             for first in range(0, len(kept), BATCH):

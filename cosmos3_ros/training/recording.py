@@ -59,6 +59,11 @@ class Recording:
         """Number of episodes."""
         return int(self.episode[-1]) + 1 if len(self.episode) else 0
 
+    @property
+    def is_glances(self) -> bool:
+        """Whether nothing is demonstrated, but things are asked for: see ``scene_glances``."""
+        return self.alternatives is not None and not self.demonstration.any()
+
     def first_held_out(self, share: float) -> int:
         """Return the first episode that is not trained on: the last ``share`` of them, rounded up."""
         return self.episodes - math.ceil(share * self.episodes)

@@ -111,6 +111,8 @@ class GeneratorSettings:
     :param pass_noise: Start the action heads so that a row's noise passes through and copying it need not be
         learned; for random weights.
     :param window_stride: Every how many frames a window starts, instead of what the datasets say.
+    :param observation_share: Share of steps that see the observation alone, with the windows of the stage
+        ``actions``: alternatives and glances have no future. For the stage ``generator``.
     :param latents: Where encoded windows are kept: ``device`` or ``host``.
     :param lora: Only with ``generation_lora``.
     """
@@ -132,6 +134,7 @@ class GeneratorSettings:
     copy_understanding: bool = False
     pass_noise: bool = False
     window_stride: int | None = None
+    observation_share: float = 0.0
     latents: str = 'device'
     lora: LoraSettings = field(default_factory=LoraSettings)
 
@@ -143,7 +146,8 @@ class GeneratorSettings:
                 ('head_learning_rate', 0.0, 100.0), ('action_weight', 0.0, 1000.0), ('loss_scale', 1e-3, 1e3),
                 ('shift', 0.1, 100.0), ('timestep_mean', -5.0, 5.0), ('timestep_std', 0.01, 5.0),
                 ('uniform_share', 0.0, 1.0), ('text_dropout', 0.0, 1.0), ('picture_jitter', 0.0, 0.9),
-                ('observation_noise', 0.0, 2.0), ('padding_weight', 0.0, 1.0)):
+                ('observation_noise', 0.0, 2.0), ('padding_weight', 0.0, 1.0),
+                ('observation_share', 0.0, 0.9)):
             check_range('generator', name, getattr(self, name), low, high)
         if self.window_stride is not None:
             check_range('generator', 'window_stride', self.window_stride, 1, 64)

@@ -29,13 +29,17 @@ def run_vae(place: Workplace) -> StageResult:
     settings = place.settings.vae
     assert settings is not None
     data = place.settings.data
+    pairs = place.recordings_of('vae')
+    if not pairs:
+        raise TrainingError('data.datasets: the stage vae needs one of episodes, glances arrived')
+    recordings, entries = zip(*pairs, strict=True)
     starts = [
         recording.starts(data.held_out, entry.window_stride)
-        for recording, entry in zip(place.recordings, data.policy_datasets, strict=True)]
+        for recording, entry in zip(recordings, entries, strict=True)]
     vae = load_vae(place.checkpoint, 'cpu', 'float32').to(place.device)
     objective = VaeObjective(
-        vae, place.recordings, starts, settings, place.view, place.device, place.settings.seed)
-    draws = place.draws([len(s) for s in starts], settings.optimiser.batch, 1)
+        vae, recordings, starts, settings, place.view, place.device, place.settings.seed)
+    draws = place.draws([len(s) for s in starts], settings.optimiser.batch, 1, entries)
     loop = place.loop('vae', objective, draws)
     result = loop.run(place.remaining_s, place.note, fit_s=place.fit_s)
     if result.done and place.accelerator.is_main_process:
@@ -46,9 +50,9 @@ def run_vae(place: Workplace) -> StageResult:
         # Statistics are of the weights as stored, on other clips than those of any step.
         stored = load_vae(Checkpoint.open(place.output.directory), 'cpu', 'float32').to(place.device)
         measured = VaeObjective(
-            stored, place.recordings, starts, settings, place.view, place.device, place.settings.seed)
+            stored, recordings, starts, settings, place.view, place.device, place.settings.seed)
         mean, deviation = latent_statistics(
-            measured, place.draws([len(s) for s in starts], settings.statistics_clips, 9)(0))
+            measured, place.draws([len(s) for s in starts], settings.statistics_clips, 9, entries)(0))
         update_json(place.output.directory / 'vae' / 'config.json', {
             'latents_mean': mean, 'latents_std': deviation})
     return result

@@ -13,7 +13,7 @@ from ..generator.prompt import build_prompt
 from ..model.checkpoint import Checkpoint
 from ..model.loading import load_tokenizer, load_transformer, load_vae
 from ..model.prompt_tokens import prompt_tokens
-from .draws import WeightedDraws
+from .draws import AlternatingDraws, WeightedDraws
 from .generator_objective import GeneratorObjective
 from .latent_windows import ClipEncoder, LatentWindows, encode_windows
 from .lora import merged_tensors
@@ -30,6 +30,7 @@ MEASURED_BATCHES = 4
 MEASURED_STEP = 1_000_000_000
 """No step of training has such a number: noise of held-out batches is of its own."""
 _STREAMS = {'generator': 3, 'actions': 5}
+_ALONE_STREAM = 7
 
 
 def section_of(place: Workplace, stage: str) -> GeneratorSettings:
@@ -83,7 +84,9 @@ def _change_start(transformer: Any, settings: GeneratorSettings, seed: int) -> N
 def encode_recordings(
     place: Workplace, *, held_out: bool = False, stride: int | None = None, stage: str = 'generator',
 ) -> list[LatentWindows]:
-    """Encode all datasets' windows with the checkpoint's VAE, or read what an earlier piece encoded.
+    """Encode a stage's windows with the checkpoint's VAE, or read what an earlier piece encoded.
+
+    One for each of :meth:`Workplace.recordings_of` this stage.
 
     :param stride: Every how many frames a window starts; None: as the stage or the dataset says.
     :param stage: ``actions`` sees the observation alone, ``generator`` all frames.
@@ -95,13 +98,13 @@ def encode_recordings(
     keep = 'cpu' if settings.latents == 'host' else place.device
     encoder: ClipEncoder | None = None
     found = []
-    for recording, entry in zip(place.recordings, place.settings.data.policy_datasets, strict=True):
-        starts = np.asarray(recording.starts(
+    for recording, entry in place.recordings_of(stage):
+        starts = np.zeros(0, np.int64) if recording.is_glances else np.asarray(recording.starts(
             place.settings.data.held_out, stride or entry.window_stride, held_out=held_out))
         jitter = 0.0 if held_out else settings.picture_jitter
         others = recording.chosen_alternatives(
             place.settings.data.held_out, held_out=held_out) if frames == OBSERVATION_FRAMES else None
-        key = _windows_key(place, entry, recording, starts, jitter, frames)
+        key = _windows_key(place, entry, recording, starts, jitter, frames, others)
         file = place.prepared / f'latents-{key}.pt'
         if file.is_file():
             found.append(LatentWindows.load(file, keep))
@@ -124,7 +127,7 @@ def encode_recordings(
 
 def _windows_key(
     place: Workplace, entry: DatasetEntry, recording: Recording, starts: NDArray[np.int64],
-    jitter: float, frames: int,
+    jitter: float, frames: int, others: NDArray[np.int64] | None,
 ) -> str:
     """Return a name for encoded windows: of pictures, looks, rows, and weights and config of the VAE."""
     vae = hashlib.sha256()
@@ -132,6 +135,8 @@ def _windows_key(
         vae.update(path.read_bytes())
     rows = hashlib.sha256(recording.action_rows(starts)[0].tobytes())
     rows.update(recording.unknown(starts, ROWS, 0).tobytes())
+    if others is not None and recording.alternatives is not None:
+        rows.update(others.tobytes() + recording.alternatives.action[others].tobytes())
     view = place.view
     return dataset_key(
         entry, view.height, view.width, place.device.type, vae.hexdigest(), rows.hexdigest(),
@@ -141,18 +146,30 @@ def _windows_key(
 def run_tower(place: Workplace, stage: str = 'generator') -> StageResult:
     """Train the generation tower: ``actions`` alone, or ``generator``, future video and actions."""
     settings = section_of(place, stage)
+    if not place.recordings_of(stage):
+        raise TrainingError(f'data.datasets: the stage {stage} needs one of episodes, glances arrived')
     windows, held_out = encode_all(place, stage)
-    objective = make_generator_objective(place, windows, held_out, stage=stage)
+    alone = encode_recordings(place, stage='actions') if settings.observation_share else []
+    objective = make_generator_objective(place, [*windows, *alone], held_out, stage=stage)
     size = settings.optimiser.micro_batch or settings.optimiser.batch
-    draws = place.draws([len(w) for w in windows], settings.optimiser.batch, _STREAMS[stage])
-    loop = place.loop(stage, objective, draws)
-    unseen = place.draws([len(w) for w in held_out], size, _STREAMS[stage] + 1) if held_out else None
+    draws = _stage_draws(place, stage, windows, settings.optimiser.batch, _STREAMS[stage])
+    loop = place.loop(stage, objective, draws if not alone else AlternatingDraws(
+        draws, _stage_draws(place, 'actions', alone, settings.optimiser.batch, _ALONE_STREAM),
+        settings.observation_share, len(windows)))
+    unseen = _stage_draws(place, stage, held_out, size, _STREAMS[stage] + 1) if held_out else None
     result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
         _measure_held_out, objective, unseen), place.fit_s)
     if result.done and place.accelerator.is_main_process:
         place.output.write_weights(
             'transformer', merged_tensors(objective.transformer, loop.average.values))
     return result
+
+
+def _stage_draws(
+    place: Workplace, stage: str, windows: Sequence[LatentWindows], batch: int, stream: int,
+) -> WeightedDraws:
+    entries = [entry for _, entry in place.recordings_of(stage)]
+    return place.draws([len(part) for part in windows], batch, stream, entries)
 
 
 def encode_all(place: Workplace, stage: str) -> tuple[list[LatentWindows], list[LatentWindows]]:

@@ -62,6 +62,11 @@ class Workplace:
             prepare_recording(entry, self.view, self.prepared, data.workers, self.progress)
             for entry in data.policy_datasets]
 
+    def recordings_of(self, stage: str) -> list[tuple[Recording, DatasetEntry]]:
+        """Return what a stage of the policy reads: glances are for ``actions``, which asks for no future."""
+        pairs = list(zip(self.recordings, self.settings.data.policy_datasets, strict=True))
+        return pairs if stage == 'actions' else [pair for pair in pairs if not pair[0].is_glances]
+
     @property
     def prepared(self) -> Path:
         """Where decoded pictures are kept."""

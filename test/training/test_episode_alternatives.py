@@ -30,6 +30,7 @@ from cosmos3_ros.training.lerobot_format import DatasetError
 from cosmos3_ros.training.recording import Recording
 
 ROW_NS = round(1e9 / RATE_HZ)
+CUBES = ('red', 'green', 'blue')
 SMALL = RecordingSettings(
     tasks=('reach',), episodes=2, seed=6, fewest_cubes=3, most_cubes=3, failure_share=0.0, anomaly_share=0.0,
     facts=False, alternatives=2, alternatives_every=8)
@@ -51,12 +52,65 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@given(goal=st.builds(Goal, st.sampled_from(TASKS), st.sampled_from(('red', 'green', 'blue'))))
+@pytest.fixture(scope='module')
+def scene() -> World:
+    """A world of three cubes."""
+    return World(RecordingSettings().simulation(CUBES))
+
+
+@given(goal=st.builds(Goal, st.sampled_from(TASKS), st.sampled_from(CUBES)), seed=st.integers(0, 2**32 - 1),
+       tasks=st.sets(st.sampled_from(TASKS)))
+@settings(max_examples=40, deadline=None)
+def test_what_else_could_be_asked_for_is_distinct_and_never_the_same(
+        scene: World, goal: Goal, seed: int, tasks: set[str]) -> None:
+    scene.reset('reach', seed)
+    before = scene.snapshot()
+    found = other_goals(scene, goal, tuple(tasks))
+    assert goal not in found and len(set(found)) == len(found)
+    assert {other.task for other in found} <= tasks
+    for task in tasks - {'push'}:
+        asked = {other.colour for other in found if other.task == task}
+        assert asked == set(CUBES) - ({goal.colour} if task == goal.task else set())
+    assert np.array_equal(scene.snapshot().qpos, before.qpos)
+
+
+def put(world: World, zone: tuple[float, float], **cubes: tuple[float, float]) -> None:
+    """Place the zone and all cubes of a world."""
+    state = world.snapshot()
+    qpos = state.qpos.copy()
+    for colour, place in cubes.items():
+        at = world.scene.cube_qpos[colour]
+        qpos[at:at + 2] = place
+    world.restore(replace(state, qpos=qpos, zone_xy=np.array(zone)))
+
+
+@pytest.mark.parametrize(('cubes', 'pushed'), [
+    # All beside each other, the zone straight ahead of the red one.
+    ({'red': (0.45, 0.0), 'green': (0.45, 0.2), 'blue': (0.45, -0.2)}, {'red', 'green', 'blue'}),
+    # Blue stands in red's way, but beside the others'.
+    ({'red': (0.4, 0.0), 'green': (0.6, 0.2), 'blue': (0.52, -0.04)}, {'green', 'blue'}),
+    # Blue stands where the arm would go down behind red; its own way leads through red.
+    ({'red': (0.5, 0.0), 'green': (0.45, 0.2), 'blue': (0.41, 0.01)}, {'green'}),
+    # Behind red the arm would be too near to the base.
+    ({'red': (0.38, 0.0), 'green': (0.45, 0.2), 'blue': (0.45, -0.2)}, {'green', 'blue'}),
+    # Around the zone, none in the way of another.
+    ({'red': (0.6, 0.15), 'green': (0.45, 0.1), 'blue': (0.45, -0.15)}, {'red', 'green', 'blue'})])
+def test_a_push_is_asked_for_where_its_way_is_free(
+        scene: World, cubes: dict[str, tuple[float, float]], pushed: set[str]) -> None:
+    scene.reset('reach', 1)
+    put(scene, (0.6, 0.0), **cubes)
+    found = other_goals(scene, Goal('reach', 'red'), TASKS)
+    assert {other.colour for other in found if other.task == 'push'} == pushed
+    assert Goal('pick_place', 'red') in found and Goal('reach', 'blue') in found
+    others = other_goals(scene, Goal('push', 'green'), ('push',))
+    assert {other.colour for other in others} == pushed - {'green'}
+
+
+@given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_what_else_could_be_asked_for_is_distinct_and_never_the_same_nor_a_push(goal: Goal) -> None:
-    found = other_goals(goal, ('red', 'green', 'blue'), TASKS)
-    assert goal not in found and len(set(found)) == len(found) >= 5
-    assert {other.task for other in found} <= {'reach', 'pick_place'}
+def test_the_push_that_a_scene_was_made_for_is_possible_in_it(scene: World, seed: int) -> None:
+    goal = scene.reset('push', seed)
+    assert goal in other_goals(scene, Goal('reach', goal.colour), TASKS)
 
 
 @pytest.mark.parametrize('task', TASKS)
