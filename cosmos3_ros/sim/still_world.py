@@ -111,7 +111,7 @@ class StillWorld:
         return near[0] if near else ''
 
     def _push_away(self, motion: NDArray[np.float64]) -> None:
-        """Move cubes that the fingers would be in, straight ahead of them: two fingers keep a cube between."""
+        """Move cubes that the fingers would be in, straight ahead: two fingers keep a cube between."""
         ahead = np.array([np.cos(self._yaw), np.sin(self._yaw)])
         if ahead @ motion < 0.0:
             ahead = -ahead
@@ -121,5 +121,6 @@ class StillWorld:
             turn = self._yaw - 2.0 * np.arctan2(pose[6], pose[3])
             # Half the width of a square seen at that angle.
             reach = _FINGER_HALF_M + CUBE_HALF_M * float(abs(np.cos(turn)) + abs(np.sin(turn)))
-            if 0.0 < way @ ahead < reach and abs(way @ beside) < _FINGERS_WIDE_M and motion @ ahead > 0.0:
-                pose[:2] += ahead * (reach - way @ ahead)
+            far = float(way @ ahead)
+            if 0.0 < far < reach and abs(way @ beside) < _FINGERS_WIDE_M and motion @ ahead > 0.0:
+                pose[:2] += ahead * (reach - far)

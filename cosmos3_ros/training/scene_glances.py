@@ -28,9 +28,9 @@ from .glance_stances import Stance, draw_stance
 
 _STREAM = 0x91A9CE
 _RUN_UP_ROWS = 8
-"""0.26 m/s are reached in so many rows at 0.5 m/s^2. Joints do not say how fast they move, so where the arm is has
-to: it rests where it starts, elsewhere it is on its way, as in episodes. (Speeds drawn at random cost a policy half
-of its precision eight rows ahead.)"""
+"""0.26 m/s are reached in so many rows at 0.5 m/s^2. Joints do not say how fast they move, where the arm is
+has to: it rests where it starts, elsewhere it is on its way, as in episodes. (Speeds drawn at random cost a
+policy half of its precision eight rows ahead.)"""
 _WAY_ROWS = 12
 _HELD_BELOW_M = 0.005
 _QUIET = 0.3

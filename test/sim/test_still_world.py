@@ -154,8 +154,7 @@ def lead(surroundings: Surroundings, joints: list[NDArray[np.float64]]) -> None:
         surroundings.track(start, end, PUSH_GRIPPER, ROW_NS)
 
 
-@pytest.mark.parametrize('kind', ['physics', pytest.param('still', marks=pytest.mark.xfail(
-    strict=True, reason='StillWorld pushes away from a point, and grips what its closed fingers push'))])
+@pytest.mark.parametrize('kind', ['physics', 'still'])
 @pytest.mark.parametrize('beside_m', [-0.004, 0.0, 0.003])
 def test_a_cube_stays_before_the_fingers_that_push_it_and_on_the_table(
         world: World, kind: str, beside_m: float) -> None:

@@ -334,8 +334,6 @@ def test_chunks_are_those_of_the_physics_where_no_cube_is_pushed() -> None:
             assert gap < 0.05  # from high up few get as far as the cube; 500 glances: 0.007
 
 
-@pytest.mark.xfail(
-    strict=True, reason='StillWorld pushes away from a point, and grips what its closed fingers push')
 def test_pushes_that_begin_behind_their_cube_are_nearly_those_of_the_physics() -> None:
     runner, plan = make_runner(30, chunks=1, tasks=('push',))
     assert max(gap for _, _, gap in gaps_to_physics(runner, plan)) < 0.12

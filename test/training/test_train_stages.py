@@ -533,8 +533,7 @@ def test_a_share_of_observations_needs_the_stage_actions(tmp_path):
 
 
 @pytest.mark.parametrize(('stage', 'run'), [
-    ('vae', run_vae), pytest.param('generator', run_tower, marks=pytest.mark.xfail(
-        strict=True, reason='says "draws: sizes [], weights [] arrived" instead'))])
+    ('vae', run_vae), ('generator', run_tower)])
 def test_stages_that_show_the_future_refuse_glances_alone(tmp_path, stage, run):
     more = {'frames': 5, 'statistics_clips': 6} if stage == 'vae' else {}
     place = make_place(tmp_path, make_settings(stage, **more), recordings=[make_glances()])
@@ -542,8 +541,7 @@ def test_stages_that_show_the_future_refuse_glances_alone(tmp_path, stage, run):
         run(place)
 
 
-@pytest.mark.parametrize('jitter', [0.15, pytest.param(0.0, marks=pytest.mark.xfail(
-    strict=True, reason='_windows_key knows nothing of alternatives: both kinds lie in one file'))])
+@pytest.mark.parametrize('jitter', [0.15, 0.0])
 def test_held_out_glances_are_others_than_those_trained_on(tmp_path, jitter):
     place = make_mixed_place(tmp_path, with_actions(make_settings(), picture_jitter=jitter))
     trained = encode_recordings(place, stage='actions')[1]
