@@ -14,53 +14,38 @@ policy=${POLICY:-300} end=${END:-1650} seed=${SEED:-1}
 "$python" benchmarks/go_on.py "$settings" "$work/start" actions generator
 note "policy from $work/start: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 
-encode() {  # checkpoint, GPU, names; waits for each to be recorded; the first makes the checkpoint
-  local name resume=() on=${encode_on:-$record_on}
-  for name in "${@:3}"; do
-    until grep -q "$name recorded" "$work/log/times.log"; do sleep 1; kill -0 "$recording" 2>/dev/null || break; done
-    prepare "$2" "$name" generator "$1" "${resume[@]}" --data "$work/$name"
-    resume=(--resume)
-  done
-}
-
 (record glances all --episodes "$glances" --seed "$seed" "${some_glances[@]}"
  record policy all --episodes "$policy" --seed $((seed + 1)) "${some_episodes[@]}") & recording=$!
 names=(glances policy)
 if [ "${LESSONS:-2}" = 1 ]; then
-  encode tiny 0 glances & encoding=$!
-  encode other "${all##*,}" policy
+  encode 0 tiny glances & encoding=$!
+  encode "${all##*,}" other policy
   wait "$recording" && wait "$encoding"
   ln -s "$work"/other.run/prepared/* "$work/tiny.run/prepared/"
 else
-names+=(glances_2 policy_2)
-encode first 0 glances policy
-wait "$recording"
-
-train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
-(left=$(((${RECORD_UNTIL:-800} - $(now)) / 2))
- record glances_2 all --episodes "$(as_many glances "$glances" "$left")" --seed $((seed + 2)) "${some_glances[@]}"
- record policy_2 all --episodes "$(as_many policy "$policy" "$left")" --seed $((seed + 3)) "${some_episodes[@]}") & recording=$!
-encode other "${all##*,}" glances_2 policy_2 & encoding=$!
-# shellcheck disable=SC2046  # two words or none
-spread "$all" actions first --data "$work/glances" --data "$work/policy" $(fit "${FIRST_END:-880}")
-mv "$work/log/actions.log" "$work/log/actions_first.log"
-pack first first/transformer first/cosmos3_ros.json
-wait "$recording" && wait "$encoding"
-train_on=0-$((cores - 1))
-
-# The second lesson starts from the first's weights; as if it had learnt nothing yet.
-cp -r "$work/first" "$work/tiny"
-mkdir -p "$work/tiny.run/prepared"
-ln -s "$work"/first.run/prepared/* "$work"/other.run/prepared/* "$work/tiny.run/prepared/"
-"$python" - "$work/tiny/cosmos3_ros.json" <<'END'
-import json
+  names+=(glances_2 policy_2)
+  encode 0 first glances policy
+  wait "$recording"
+  train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
+  (left=$(((${RECORD_UNTIL:-800} - $(now)) / 2))
+   record glances_2 all --episodes "$(as_many glances "$glances" "$left")" --seed $((seed + 2)) "${some_glances[@]}"
+   record policy_2 all --episodes "$(as_many policy "$policy" "$left")" --seed $((seed + 3)) "${some_episodes[@]}") & recording=$!
+  encode "${all##*,}" other glances_2 policy_2 & encoding=$!
+  # shellcheck disable=SC2046  # two words or none
+  spread "$all" actions first --data "$work/glances" --data "$work/policy" $(fit "${FIRST_END:-880}")
+  mv "$work/log/actions.log" "$work/log/actions_first.log"
+  pack first first/transformer first/cosmos3_ros.json
+  wait "$recording" && wait "$encoding"
+  train_on=0-$((cores - 1))
+  # The second lesson starts from the first's weights; as if it had learnt nothing yet.
+  cp -r "$work/first" "$work/tiny"
+  "$python" -c "
 import sys
 from pathlib import Path
-
-file = Path(sys.argv[1])
-content = json.loads(file.read_text())
-file.write_text(json.dumps({**content, 'stages': {}}, indent=2))
-END
+from cosmos3_ros.training.weight_files import update_json
+update_json(Path(sys.argv[1]), {'stages': {}})" "$work/tiny/cosmos3_ros.json"
+  mkdir -p "$work/tiny.run/prepared"
+  ln -s "$work"/first.run/prepared/* "$work"/other.run/prepared/* "$work/tiny.run/prepared/"
 fi
 data=()
 for name in "${names[@]}"; do data+=(--data "$work/$name"); done

@@ -43,6 +43,15 @@ train() {  # GPUs, log, stage, checkpoint, options
 fit() { [ -n "${NO_FIT:-}" ] || echo "--fit-minutes $("$python" -c "print(max(0.1, ($1 - $(now)) / 60))")"; }  # until
 prepare() { train "$1" "prepare_$3_$2" "$3" "$4" --prepare "${@:5}"; }  # GPU, name, stage, checkpoint, options
 
+encode() {  # GPU, checkpoint, names; waits for each to be recorded; the first makes the checkpoint where there is none
+  local name resume on=$record_on
+  for name in "${@:3}"; do
+    until grep -q "$name recorded" "$work/log/times.log"; do sleep 1; kill -0 "$recording" 2>/dev/null || break; done
+    resume=()
+    [ ! -e "$work/$2/cosmos3_ros.json" ] || resume=(--resume)
+    prepare "$1" "$name" generator "$2" "${resume[@]}" --data "$work/$name"
+  done
+}
 as_many() {  # like which recording, of how many episodes, in so many seconds; at least 8
   local took
   took=$(last "record_$1" 2000 | sed -n 's/.*"wall_seconds": \([0-9]*\).*/\1/p')

@@ -40,14 +40,6 @@ record_policy() {
   record policy_2 all --episodes "$(as_many policy "$policy" "$left")" --seed 4 "${some_episodes[@]}"
 }
 
-encode_policy() {  # GPU, checkpoint, names; waits for each to be recorded
-  local name on=$record_on
-  for name in "${@:3}"; do
-    until grep -q "$name recorded" "$work/log/times.log"; do sleep 1; kill -0 "$recording" 2>/dev/null || break; done
-    prepare "$1" "$name" generator "$2" --resume --data "$work/$name"
-  done
-}
-
 train_policy() {
   local data=() name
   for name in glances policy glances_2 policy_2; do data+=(--data "$work/$name"); done
@@ -81,8 +73,8 @@ understanding() {
     if [ "$piece" = all ]; then
       (record_policy & recording=$!
        while kill -0 "$vae" 2>/dev/null; do sleep 1; done
-       encode_policy "${encode_on[0]}" other glances glances_2 & local one=$!
-       encode_policy "${encode_on[1]}" other policy policy_2
+       encode "${encode_on[0]}" other glances glances_2 & local one=$!
+       encode "${encode_on[1]}" other policy policy_2
        wait "$one" && wait "$recording") & others=$!
     fi
     # shellcheck disable=SC2046
@@ -115,8 +107,8 @@ policy() {
     # A checkpoint that was packed is gone on with: its run directory is not.
     mkdir -p "$work/tiny.run/prepared"
     record_policy & recording=$!
-    encode_policy 0 tiny glances glances_2 & local one=$!
-    encode_policy "${all##*,}" tiny policy policy_2 & local two=$!
+    encode 0 tiny glances glances_2 & local one=$!
+    encode "${all##*,}" tiny policy policy_2 & local two=$!
     wait "$recording" && wait "$one" && wait "$two"
   fi
   train_policy

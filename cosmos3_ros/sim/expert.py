@@ -12,13 +12,13 @@ from .surroundings import Surroundings
 from .tasks import REACH_HEIGHT_M, Goal
 
 _ABOVE_M = 0.12
-_CARRY_M = 0.15
+CARRY_M = 0.15
 # The controller keeps the finger capsules 1 mm off the table in its lab profile, which is the pinch point
 # 18.5 mm off it.
 _GRASP_M = 0.025
 _PLACE_M = 0.0265
-_PUSH_M = 0.027
-_PUSH_RUN_UP_M = 0.085
+PUSH_M = 0.027
+PUSH_RUN_UP_M = 0.085
 _PUSH_SPEED_M_S = 0.10
 PUSH_GRIPPER = 0.62
 """Closed so far that the fingers are narrower than a cube."""
@@ -165,10 +165,10 @@ class Expert:
                 return memory
             return replace(self._enter(memory, Phase.LIFT), anchor=memory.reference.position[:2])
         if phase is Phase.LIFT:
-            memory, arrived = self._move(memory, _over(memory.anchor, _CARRY_M), yaw, _VERTICAL_SPEED_M_S)
+            memory, arrived = self._move(memory, _over(memory.anchor, CARRY_M), yaw, _VERTICAL_SPEED_M_S)
             return self._enter(memory, Phase.CARRY) if arrived else memory
         if phase is Phase.CARRY:
-            memory, arrived = self._move(memory, _over(zone, _CARRY_M), yaw)
+            memory, arrived = self._move(memory, _over(zone, CARRY_M), yaw)
             return self._enter(memory, Phase.LOWER) if arrived else memory
         if phase is Phase.LOWER:
             memory, arrived = self._move(memory, _over(zone, _PLACE_M), yaw, _VERTICAL_SPEED_M_S)
@@ -180,7 +180,7 @@ class Expert:
             if memory.phase_s < _OPEN_S:
                 return memory
             return replace(self._enter(memory, Phase.RETREAT), anchor=memory.reference.position[:2])
-        memory, arrived = self._move(memory, _over(memory.anchor, _CARRY_M), yaw, _VERTICAL_SPEED_M_S)
+        memory, arrived = self._move(memory, _over(memory.anchor, CARRY_M), yaw, _VERTICAL_SPEED_M_S)
         if arrived and phase is Phase.RETREAT:
             if np.linalg.norm(cube[:2] - zone) > _LOST_CUBE_M:
                 return self._restart(world, goal, memory)
@@ -192,12 +192,12 @@ class Expert:
         way = zone - cube[:2]
         distance = float(np.linalg.norm(way))
         direction = way / max(distance, 1e-6)
-        behind = cube[:2] - direction * _PUSH_RUN_UP_M
+        behind = cube[:2] - direction * PUSH_RUN_UP_M
         tool = memory.reference.position[:2]
         phase = memory.phase
         if phase in (Phase.APPROACH, Phase.DESCEND):
             memory = replace(memory, grasp_yaw=_line_yaw(direction, memory.grasp_yaw))
-            height = _ABOVE_M if phase is Phase.APPROACH else _PUSH_M
+            height = _ABOVE_M if phase is Phase.APPROACH else PUSH_M
             speed = None if phase is Phase.APPROACH else _VERTICAL_SPEED_M_S
             memory, arrived = self._move(memory, _over(behind, height), memory.grasp_yaw, speed)
             following = Phase.DESCEND if phase is Phase.APPROACH else Phase.PUSH
@@ -213,10 +213,10 @@ class Expert:
                 # Near the zone the direction swings with every millimetre; then it is kept.
                 memory = replace(memory, grasp_yaw=_line_yaw(direction, memory.grasp_yaw))
             ahead = tool + direction * 0.10 - beside
-            memory, _ = self._move(memory, _over(ahead, _PUSH_M), memory.grasp_yaw, _PUSH_SPEED_M_S)
+            memory, _ = self._move(memory, _over(ahead, PUSH_M), memory.grasp_yaw, _PUSH_SPEED_M_S)
             return memory
         memory, arrived = self._move(
-            memory, _over(memory.anchor, _CARRY_M), memory.grasp_yaw, _VERTICAL_SPEED_M_S)
+            memory, _over(memory.anchor, CARRY_M), memory.grasp_yaw, _VERTICAL_SPEED_M_S)
         if arrived and phase is Phase.RETREAT:
             if distance > 0.04:
                 return self._restart(world, goal, memory)

@@ -22,7 +22,7 @@ from .episode_alternatives import Alternative, AlternativeRunner
 from .episode_instructions import word_instruction
 from .episode_plan import Disturbance, EpisodePlan
 from .episode_settings import RATE_HZ
-from .episode_trace import EpisodeTrace, TraceFrame
+from .episode_trace import EpisodeTrace, TraceFrame, take_frame
 
 LONGEST_FRAMES = 300
 _LONGEST_MISSES = 130
@@ -160,16 +160,10 @@ class EpisodeRunner:
         return following
 
     def _frame(self, following: ExpertMemory, is_expert: bool, failed: bool) -> TraceFrame:
-        world = self._world
-        state = world.state()
-        success = world.success()
-        return TraceFrame(
-            qpos=np.array(world.snapshot().qpos), zone_xy=world.zone_xy,
-            state=np.append(state.position, state.gripper),
-            action=np.append(following.joints, following.gripper), is_expert=is_expert, tcp=state.tcp,
-            cubes={colour: world.cube_pose(colour)[:3] for colour in world.config.cubes},
-            contacts=world.cube_contacts(), doing=following.phase.value, success=success,
-            failed=failed and not success)
+        success = self._world.success()
+        return take_frame(
+            self._world, np.append(following.joints, following.gripper), following.phase,
+            is_expert=is_expert, success=success, failed=failed and not success)
 
 
 class _Follower:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sim.expert import Phase
 from ..sim.tasks import Goal
+from ..sim.world import World
 from .episode_alternatives import Alternative
 
 
@@ -37,6 +39,19 @@ class TraceFrame:
     doing: str
     success: bool
     failed: bool
+
+
+def take_frame(
+    world: World, action: NDArray[np.float64], doing: Phase, *, is_expert: bool = False,
+    success: bool = False, failed: bool = False,
+) -> TraceFrame:
+    """Return the frame of a world as it stands; parameters as in :class:`TraceFrame`."""
+    state = world.state()
+    return TraceFrame(
+        qpos=np.array(world.snapshot().qpos), zone_xy=world.zone_xy,
+        state=np.append(state.position, state.gripper), action=action, is_expert=is_expert, tcp=state.tcp,
+        cubes={colour: world.cube_pose(colour)[:3] for colour in world.config.cubes},
+        contacts=world.cube_contacts(), doing=doing.value, success=success, failed=failed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

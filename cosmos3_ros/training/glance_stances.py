@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..sim.configuration import FINGER_TRAVEL_M
-from ..sim.expert import PUSH_GRIPPER, Expert, Phase
+from ..sim.expert import CARRY_M, PUSH_GRIPPER, PUSH_M, PUSH_RUN_UP_M, Expert, Phase
 from ..sim.scene import CUBE_HALF_M
 from ..sim.tasks import REACH_HEIGHT_M, Goal
 from ..sim.world import World
@@ -15,9 +15,6 @@ _START_SHARE, _GOAL_SHARE = 0.15, 0.4
 _ABOVE_CUBE_SHARE = 0.5
 _LOW = np.array([0.32, -0.28, 0.10])
 _HIGH = np.array([0.64, 0.28, 0.40])
-_CARRY_M = 0.15
-_PUSH_M = 0.027
-_RUN_UP_M = 0.085
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +83,11 @@ def _holding(world: World, rng: np.random.Generator) -> Stance:
     somewhere = rng.uniform(_LOW, _HIGH)[:2]
     if fate < 0.4:
         phase, place = Phase.LOWER, world.zone_xy + rng.normal(0.0, 0.006, 2)
-        height = float(rng.uniform(0.03, _CARRY_M))
+        height = float(rng.uniform(0.03, CARRY_M))
     elif fate < 0.6:
         phase, place, height = Phase.LIFT, somewhere, float(rng.uniform(0.03, 0.14))
     else:
-        phase, place, height = Phase.CARRY, somewhere, _CARRY_M + float(rng.normal(0.0, 0.006))
+        phase, place, height = Phase.CARRY, somewhere, CARRY_M + float(rng.normal(0.0, 0.006))
     return Stance(
         np.append(place, height), float(rng.uniform(-np.pi / 4, np.pi / 4)), phase,
         1.0 - CUBE_HALF_M / FINGER_TRAVEL_M, held=True, at_goal=True)
@@ -101,10 +98,10 @@ def _behind(world: World, goal: Goal, expert: Expert, rng: np.random.Generator) 
     way = (world.zone_xy - cube) / np.linalg.norm(world.zone_xy - cube)
     yaw = expert.begin(world, goal).grasp_yaw + float(rng.normal(0.0, 0.05))
     if rng.random() < 0.5:
-        phase, behind = Phase.PUSH, float(rng.uniform(0.04, _RUN_UP_M))
-        height = _PUSH_M + abs(float(rng.normal(0.0, 0.002)))
+        phase, behind = Phase.PUSH, float(rng.uniform(0.04, PUSH_RUN_UP_M))
+        height = PUSH_M + abs(float(rng.normal(0.0, 0.002)))
     else:
-        phase, behind = Phase.DESCEND, _RUN_UP_M + float(rng.normal(0.0, 0.01))
-        height = float(rng.uniform(_PUSH_M, 0.12))
+        phase, behind = Phase.DESCEND, PUSH_RUN_UP_M + float(rng.normal(0.0, 0.01))
+        height = float(rng.uniform(PUSH_M, 0.12))
     beside = float(rng.normal(0.0, 0.004)) * np.array([-way[1], way[0]])
     return Stance(np.append(cube - behind * way + beside, height), yaw, phase, PUSH_GRIPPER, at_goal=True)

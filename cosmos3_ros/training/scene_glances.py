@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..generator.droid_joint import HORIZON
 from ..sim.configuration import FINGER_TRAVEL_M
-from ..sim.expert import Expert, ExpertMemory, Phase
+from ..sim.expert import Expert, ExpertMemory
 from ..sim.inverse_kinematics import InverseKinematics
 from ..sim.reference import ToolReference
 from ..sim.scene import simulated_robot
@@ -23,7 +23,7 @@ from .episode_alternatives import Alternative, chunk_rows, other_goals
 from .episode_instructions import word_instruction
 from .episode_plan import FIRST_WORLD_SEED, EpisodePlan
 from .episode_settings import RATE_HZ
-from .episode_trace import EpisodeTrace, TraceFrame
+from .episode_trace import EpisodeTrace, TraceFrame, take_frame
 from .glance_stances import Stance, draw_stance
 
 _STREAM = 0x91A9CE
@@ -65,7 +65,7 @@ class GlanceRunner:
             goals.append(self._world.reset(task, FIRST_WORLD_SEED + int(rng.integers(2**31))))
             stance, joints = self._stand(goals[-1], plan.noise_rad, rng)
             found = self._ask(number, goals[-1], stance, joints, rng)
-            frames.append(self._frame(found[0].rows[0]))
+            frames.append(take_frame(self._world, found[0].rows[0], stance.phase))
             chunks += found
         return EpisodeTrace(goals[0], chunks[0].instruction, tuple(frames), True, tuple(chunks))
 
@@ -145,12 +145,3 @@ class GlanceRunner:
             memory = replace(start, reference=replace(
                 moving, position=start.reference.position, yaw=start.reference.yaw))
         return memory
-
-    def _frame(self, row: NDArray[np.float64]) -> TraceFrame:
-        world = self._world
-        state = world.state()
-        return TraceFrame(
-            qpos=np.array(world.snapshot().qpos), zone_xy=world.zone_xy,
-            state=np.append(state.position, state.gripper), action=row, is_expert=False, tcp=state.tcp,
-            cubes={colour: world.cube_pose(colour)[:3] for colour in world.config.cubes},
-            contacts=world.cube_contacts(), doing=Phase.APPROACH.value, success=False, failed=False)
