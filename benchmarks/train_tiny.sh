@@ -5,8 +5,8 @@
 #
 # PIECE says what of it: `understanding` records episodes with facts and trains the autoencoder and the reasoner;
 # `policy` goes on with WORK/tiny, records the policy's episodes and trains the tower, actions first; `all` (default)
-# does both. With two GPUs the autoencoder and the reasoner are trained side by side (with four: on two each), with
-# `all` the policy's episodes are recorded and encoded beside them, and the tower is trained on all (torchrun). A
+# does both. With two GPUs the autoencoder and the reasoner are trained side by side (with four: on two each; with one:
+# one after the other), with `all` the policy's episodes are recorded and encoded beside them, and the tower is trained on all (torchrun). A
 # trainer's step waits for its host thread (with windows being decoded on all processors a step of the reasoner took
 # 0.27 instead of 0.07 s), so trainers then get processors of their own, TRAINERS of them.
 #
@@ -25,7 +25,7 @@ work=$1 facts=${2:-900} glances=${3:-500}
 . benchmarks/tiny_steps.sh
 piece=${PIECE:-all} end=${END:-1650}
 case $gpus in  # which GPUs train what; the autoencoder's are free again before the reasoner's
-  0 | 1) ;;
+  0 | 1) vae_on=0 reasoner_on=0 encode_on=(0 0) ;;
   2 | 3) vae_on=0 reasoner_on=1 encode_on=(0 0) ;;
   *) vae_on=0,2 reasoner_on=1,3 encode_on=(0 2) ;;
 esac
@@ -56,45 +56,37 @@ train_policy() {
 }
 
 understanding() {
+  local others='' views='' vae='' vae_end=${VAE_END:-$((gpus > 1 ? 520 : 350))}
   record facts all --episodes "$facts" --seed 0 --width 320
   # The autoencoder sees every look there is in this recording; the policy's show one of them.
-  if [ "$gpus" -gt 1 ]; then
-    local others='' views='' vae='' vae_end=520
-    if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
-    prepare 1 facts reasoner tiny --data "$work/facts"
-    if [ -z "$start" ]; then wait "$views"; else reasoner_on=$all && cp -r "$work/tiny" "$work/other"; mkdir -p "$work/other.run/prepared"; fi
-    if [ "$piece" = all ]; then  # its windows are encoded before the reasoner is done
-      train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1)) vae_end=470
-    fi
-    # shellcheck disable=SC2046
-    ([ -n "$start" ] && exit
-     spread "$vae_on" vae other --data "$work/facts" $(fit "${VAE_END:-$vae_end}")
-     pack vae other/vae other/cosmos3_ros.json) & vae=$!
-    if [ "$piece" = all ]; then
-      (record_policy & recording=$!
-       while kill -0 "$vae" 2>/dev/null; do sleep 1; done
-       encode "${encode_on[0]}" other glances glances_2 & local one=$!
-       encode "${encode_on[1]}" other policy policy_2
-       wait "$one" && wait "$recording") & others=$!
-    fi
-    # shellcheck disable=SC2046
-    spread "$reasoner_on" reasoner tiny --data "$work/facts" $(fit "${REASONER_END:-540}")
-    pack towers tiny/transformer
-    pack reasoner_alone --exclude=tiny/transformer --exclude=tiny/vae tiny
-    wait "$vae"
-    [ -z "$others" ] || wait "$others"
-    "$python" benchmarks/join_stages.py "$work/tiny" "$work/other"
-    train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
-  else
-    if [ -z "$start" ]; then
-      # shellcheck disable=SC2046
-      train 0 vae vae tiny --data "$work/facts" $(fit "${VAE_END:-350}")
-      pack vae tiny/vae tiny/cosmos3_ros.json
-    fi
-    # shellcheck disable=SC2046
-    train 0 reasoner reasoner tiny $([ -n "$start" ] || echo --resume) --data "$work/facts" $(fit "${REASONER_END:-800}")
-    pack towers tiny/transformer
+  if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
+  prepare "${all##*,}" facts reasoner tiny --data "$work/facts"
+  if [ -z "$start" ]; then wait "$views"; else reasoner_on=$all && cp -r "$work/tiny" "$work/other"; mkdir -p "$work/other.run/prepared"; fi
+  if [ "$piece" = all ]; then  # its windows are encoded before the reasoner is done
+    train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
+    [ "$gpus" -le 1 ] || vae_end=${VAE_END:-470}
   fi
+  # shellcheck disable=SC2046
+  ([ -n "$start" ] && exit
+   spread "$vae_on" vae other --data "$work/facts" $(fit "$vae_end")
+   pack vae other/vae other/cosmos3_ros.json) & vae=$!
+  if [ "$piece" = all ]; then
+    (record_policy & recording=$!
+     while kill -0 "$vae" 2>/dev/null; do sleep 1; done
+     encode "${encode_on[0]}" other glances glances_2 & local one=$!
+     encode "${encode_on[1]}" other policy policy_2
+     wait "$one" && wait "$recording") & others=$!
+  fi
+  # One GPU does one after the other.
+  [ "$gpus" -gt 1 ] || wait "$vae"
+  # shellcheck disable=SC2046
+  spread "$reasoner_on" reasoner tiny --data "$work/facts" $(fit "${REASONER_END:-$((gpus > 1 ? 540 : 800))}")
+  pack towers tiny/transformer
+  pack reasoner_alone --exclude=tiny/transformer --exclude=tiny/vae tiny
+  wait "$vae"
+  [ -z "$others" ] || wait "$others"
+  "$python" benchmarks/join_stages.py "$work/tiny" "$work/other"
+  train_on=0-$((cores - 1)) record_on=0-$((cores - 1))
   # Only now, with the trained autoencoder in it: windows are encoded with what is here.
   pack reasoner --exclude=tiny/transformer tiny
   rm -f "$out/reasoner_alone.tgz"

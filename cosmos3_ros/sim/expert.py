@@ -17,11 +17,12 @@ CARRY_M = 0.15
 # 18.5 mm off it.
 _GRASP_M = 0.025
 _PLACE_M = 0.0265
-PUSH_M = 0.027
+PUSH_M = 0.036
 PUSH_RUN_UP_M = 0.085
 _PUSH_SPEED_M_S = 0.10
-PUSH_GRIPPER = 0.62
-"""Closed so far that the fingers are narrower than a cube."""
+PUSH_GRIPPER = 1.0
+"""Closed, as any controller with a threshold (0.6 in config/robots/panda.yaml) makes of it: what is recorded must be
+what is seen in the loop. The fingers are then narrower than a cube."""
 _PUSH_DONE_M = 0.012
 _VERTICAL_SPEED_M_S = 0.18
 _CLOSE_S = 0.75

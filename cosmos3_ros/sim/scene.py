@@ -18,6 +18,9 @@ PANDA_XML = Path(__file__).with_name('assets') / 'panda.xml'
 
 CUBE_HALF_M = 0.02
 CUBE_MASS_KG = 0.06
+_SLIDING = 0.5
+"""Friction of cubes and table: wood on wood has 0.25 to 0.5. At 1.0 a cube jams before rubber fingers (1.0 as well) that
+press it down however little: one push in fifty, and the controller's tracking stop ends it."""
 ZONE_RADIUS_M = 0.07
 
 CUBE_RGBA: dict[str, tuple[float, float, float, float]] = {
@@ -125,7 +128,7 @@ def _add_furniture(spec: Any) -> None:
     # The top's surface is z = 0 of the base frame.
     world.add_geom(
         name='table', type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.60, 0.62, 0.02], pos=[0.35, 0, -0.02],
-        rgba=[0.78, 0.67, 0.52, 1], friction=[0.8, 0.005, 0.0001], **_WORLD_CONTACT)
+        rgba=[0.78, 0.67, 0.52, 1], friction=[_SLIDING, 0.005, 0.0001], **_WORLD_CONTACT)
     world.add_geom(
         name='table_edge', type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.585, 0.605, 0.02], pos=[0.35, 0, -0.0601],
         rgba=[0.55, 0.45, 0.34, 1], **_SEEN_ONLY)
@@ -154,7 +157,7 @@ def _add_cubes(spec: Any, colours: Sequence[str]) -> None:
         body.add_freejoint(name=f'cube_{colour}')
         body.add_geom(
             name=f'cube_{colour}', type=mujoco.mjtGeom.mjGEOM_BOX, size=[CUBE_HALF_M] * 3,
-            mass=CUBE_MASS_KG, rgba=list(CUBE_RGBA[colour]), friction=[1.0, 0.02, 0.0001], condim=4,
+            mass=CUBE_MASS_KG, rgba=list(CUBE_RGBA[colour]), friction=[_SLIDING, 0.02, 0.0001], condim=4,
             solref=[0.005, 1], solimp=[0.95, 0.99, 0.001, 0.5, 2], **_WORLD_CONTACT)
 
 

@@ -15,12 +15,13 @@ from .scene import CUBE_HALF_M
 from .snapshot import WorldState
 from .world import World
 
-_FINGER_HALF_M = 0.003
-"""Half a finger, seen in pushes: a cube that lies flat against the fingers is pushed from 23 mm."""
-_FINGERS_WIDE_M = 0.03
-"""From the tool to the outer edge of a closed finger: farther beside it, a cube is passed."""
+_FINGER_HALF_M = 0.011
+"""Half the pads' depth: in pushes with the physics a cube that lies flat before them is 30.9 mm away."""
+_PASSED_M = 0.012 + CUBE_HALF_M
+"""Half the width of closed fingers and half a cube: farther beside the tool, a cube is passed."""
 _BETWEEN_FINGERS_M = 0.02
-_ABOVE_TABLE_M = 2 * CUBE_HALF_M + 0.005
+_ABOVE_CUBES_M = 2 * CUBE_HALF_M + 0.018
+"""The fingers end 18.7 mm below the tool."""
 
 
 class StillWorld:
@@ -101,7 +102,7 @@ class StillWorld:
         self._finger_m = finger
         if self._held:
             self._cubes[self._held][:3] += self._tcp - before
-        elif self._tcp[2] < _ABOVE_TABLE_M and finger < CUBE_HALF_M:
+        elif self._tcp[2] < _ABOVE_CUBES_M and finger < CUBE_HALF_M:
             # Wider open, they stand around a cube.
             self._push_away(self._tcp[:2] - before[:2])
 
@@ -122,5 +123,5 @@ class StillWorld:
             # Half the width of a square seen at that angle.
             reach = _FINGER_HALF_M + CUBE_HALF_M * float(abs(np.cos(turn)) + abs(np.sin(turn)))
             far = float(way @ ahead)
-            if 0.0 < far < reach and abs(way @ beside) < _FINGERS_WIDE_M and motion @ ahead > 0.0:
+            if 0.0 < far < reach and abs(way @ beside) < _PASSED_M and motion @ ahead > 0.0:
                 pose[:2] += ahead * (reach - far)

@@ -23,7 +23,6 @@ from .episode_settings import RATE_HZ
 _FREE = (Phase.APPROACH, Phase.DESCEND, Phase.RETREAT, Phase.DONE)
 _LOWEST_M = 0.10
 """Lower down the way to another cube may lead through the one at hand."""
-_OPEN = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +76,7 @@ class AlternativeRunner:
         :param memory: The expert's, before its row of this frame.
         :param seed: Of the episode; the choice depends on it and the frame.
         """
-        free = memory.phase in _FREE and memory.gripper < _OPEN and memory.reference.position[2] > _LOWEST_M
+        free = memory.phase in _FREE and memory.reference.position[2] > _LOWEST_M
         if frame % self._every or not free:
             return []
         rng = np.random.default_rng([seed, frame])

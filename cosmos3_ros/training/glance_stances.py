@@ -98,7 +98,7 @@ def _behind(world: World, goal: Goal, expert: Expert, rng: np.random.Generator) 
     way = (world.zone_xy - cube) / np.linalg.norm(world.zone_xy - cube)
     yaw = expert.begin(world, goal).grasp_yaw + float(rng.normal(0.0, 0.05))
     if rng.random() < 0.5:
-        phase, behind = Phase.PUSH, float(rng.uniform(0.04, PUSH_RUN_UP_M))
+        phase, behind = Phase.PUSH, float(rng.uniform(0.034, PUSH_RUN_UP_M))
         height = PUSH_M + abs(float(rng.normal(0.0, 0.002)))
     else:
         phase, behind = Phase.DESCEND, PUSH_RUN_UP_M + float(rng.normal(0.0, 0.01))

@@ -108,7 +108,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return 1.0
 
     def forward(self, batch: Batch) -> dict[str, Any]:
-        """Return the mean cross entropy over the answers' tokens, and how many are right."""
+        """Return the mean cross entropy over the answers' tokens, facts' weighed, and how many are right."""
         asked, anchors = [], []
         for i, (dataset, sample) in enumerate(batch.draws):
             rng = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part, i])
@@ -117,14 +117,17 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             anchors.append((dataset, anchor))
         prompts = [self.prompt_ids(a.question, *anchors[0]) for a in asked]
         answers = [self.answer_ids(a.answer) for a in asked]
-        return self.losses(prompts, answers, anchors)
+        weights = [self._settings.fact_weight if a.dimension else 1.0 for a in asked]
+        return self.losses(prompts, answers, anchors, weights)
 
     def losses(
         self, prompts: Sequence[PromptIds], answers: Sequence[Any], anchors: Sequence[tuple[int, int]],
+        weights: Sequence[float],
     ) -> dict[str, Any]:
         """Return the losses of given answers to given prompts about given clips.
 
         :param answers: int64 (tokens,) each.
+        :param weights: Of each answer's tokens; the loss is their weighted mean.
         """
         device = self.model.lm_head.weight.device
         longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
@@ -142,11 +145,13 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         # Found on the host, so that nothing waits for the device.
         places = torch.nonzero(targets.flatten() != IGNORED)[:, 0]
         wanted = targets.flatten()[places].to(device)
+        weight = torch.tensor(weights, dtype=torch.float32)[places // longest]
+        weight = (weight / weight.sum()).to(device)
         ids, positions, places = (t.to(device) for t in (ids, positions, places))
         # Padding stands after every answer, so causality alone hides it: no mask is needed.
         hidden = self._run(ids, positions, anchors)
         logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places)).float()
-        loss = torch.nn.functional.cross_entropy(logits, wanted)
+        loss = (torch.nn.functional.cross_entropy(logits, wanted, reduction='none') * weight).sum()
         right = (logits.argmax(dim=-1) == wanted).float().mean()
         return {'loss': loss, 'token_accuracy': right}
 

@@ -46,6 +46,8 @@ class ReasonerSettings:
     :param fps: Frames per second of a clip.
     :param max_frame_pixels: Larger frames are scaled down, as ``perception`` does with its parameter.
     :param scene_share: Share of samples that ask for the whole scene; the others ask for facts.
+    :param fact_weight: What a token of a fact's answer counts beside one of a report: a fact has two, a
+        report two hundred, of which the digits of its boxes alone are most of the loss.
     :param anchor_stride: Every how many frames of an episode a clip may end.
     """
 
@@ -55,6 +57,7 @@ class ReasonerSettings:
     fps: float = 4.0
     max_frame_pixels: int = 61440
     scene_share: float = 0.6
+    fact_weight: float = 1.0
     anchor_stride: int = 4
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ class ReasonerSettings:
         check_range('reasoner', 'fps', self.fps, 0.1, 60.0)
         check_range('reasoner', 'max_frame_pixels', self.max_frame_pixels, 1024, 2**24)
         check_range('reasoner', 'scene_share', self.scene_share, 0.0, 1.0)
+        check_range('reasoner', 'fact_weight', self.fact_weight, 0.0, 1000.0)
         check_range('reasoner', 'anchor_stride', self.anchor_stride, 1, 64)
         if self.frames % 2 or not self.cameras:
             raise TrainingError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import pytest
 
 from cosmos3_ros.sim.configuration import FINGER_TRAVEL_M, SimulationConfig
-from cosmos3_ros.sim.expert import PUSH_GRIPPER, Expert, ExpertMemory, Phase
+from cosmos3_ros.sim.expert import PUSH_GRIPPER, PUSH_M, Expert, ExpertMemory, Phase
 from cosmos3_ros.sim.inverse_kinematics import InverseKinematics, tool_yaw
 from cosmos3_ros.sim.scene import CUBE_HALF_M, simulated_robot
 from cosmos3_ros.sim.snapshot import SimulationSnapshot
@@ -25,8 +25,8 @@ ROW_NS = round(1e9 * ROW_S)
 ROWS = 32
 EVERY = 8
 CONFIG = SimulationConfig(cubes=('red', 'green', 'blue'))
-FARTHEST_PUSH_M = 0.032
-"""Half a cube's diagonal and half a finger are 31.3 mm."""
+FARTHEST_PUSH_M = 0.051
+"""Half a cube's diagonal and half the pads' depth ahead, half a cube and half the fingers' width beside."""
 NEAREST_GRIP_M = 0.02
 
 seeds = st.integers(0, 2**32 - 1)
@@ -103,7 +103,7 @@ def real_push(world: World, goal: Goal, memory: ExpertMemory) -> tuple[list[Expe
     expert, rows, free = Expert(ROW_S), [], ROWS
     for number in range(ROWS):
         touched = world.cube_contacts()[goal.colour] - {'table'}
-        if touched or np.linalg.norm(world.tcp - world.cube_pose(goal.colour)[:3]) < 0.035:
+        if touched or np.linalg.norm(world.tcp - world.cube_pose(goal.colour)[:3]) < 0.045:
             free = min(free, number)
         rows += expert.roll_out(world, goal, rows[-1] if rows else memory, 1)
     return rows, free
@@ -136,7 +136,7 @@ def before_a_push(world: World, beside_m: float) -> list[NDArray[np.float64]]:
     state, scene = world.snapshot(), world.scene
     kinematics, joints = InverseKinematics(), [simulated_robot().home_rad]
     for y in np.arange(-0.17, 0.0, 0.1 * ROW_S):
-        place = np.array([0.45 + beside_m, y, 0.0275])
+        place = np.array([0.45 + beside_m, y, PUSH_M])
         joints.append(kinematics.solve(joints[-1], place, np.pi / 2, iterations=100))
     qpos = state.qpos.copy()
     for colour, place in (('red', (0.45, -0.1)), ('green', (0.62, 0.2)), ('blue', (0.62, 0.1))):
@@ -164,7 +164,7 @@ def test_a_cube_stays_before_the_fingers_that_push_it_and_on_the_table(
     pushed = surroundings.cube_pose('red')[:3]
     assert abs(pushed[0] - 0.45) < 0.012 and 0.020 < pushed[1] - surroundings.tcp[1] < 0.035
     kinematics, up = InverseKinematics(), [way[-1]]
-    for height in np.arange(0.0275, 0.12, 0.18 * ROW_S):
+    for height in np.arange(PUSH_M, 0.13, 0.18 * ROW_S):
         up.append(kinematics.solve(up[-1], np.array([*surroundings.tcp[:2], height]), np.pi / 2))
     lead(surroundings, up)
     left = surroundings.cube_pose('red')[:3]
@@ -277,7 +277,7 @@ def test_cubes_out_of_reach_of_the_fingers_never_move(
         for colour, pose in before.items():
             flat = np.linalg.norm(pose[:2] - still.tcp[:2])
             grips = np.linalg.norm(pose[:3] - still.tcp) < NEAREST_GRIP_M
-            pushes = flat < FARTHEST_PUSH_M and still.tcp[2] < 2 * CUBE_HALF_M + 0.006
+            pushes = flat < FARTHEST_PUSH_M and still.tcp[2] < 2 * CUBE_HALF_M + 0.019
             if not (colour in held or grips or pushes):
                 assert np.array_equal(still.cube_pose(colour), pose), colour
             assert np.array_equal(still.cube_pose(colour)[3:], pose[3:])  # none turns

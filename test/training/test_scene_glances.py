@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 import pyarrow.parquet as pq
 import pytest
 
@@ -309,8 +310,8 @@ class _Physics(World):
         self.restore(world.snapshot())
 
 
-def gaps_to_physics(runner: GlanceRunner, plan: EpisodePlan) -> list[tuple[str, int, float]]:
-    """Return task, frame and largest difference of joints of each chunk from that in a world with physics."""
+def gaps_to_physics(runner: GlanceRunner, plan: EpisodePlan) -> list[tuple[str, int, NDArray[np.float64]]]:
+    """Return task, frame and each row's largest difference of joints from that in a world with physics."""
     found = runner.run(plan)
     runner._still = _Physics(SMALL.simulation(plan.cubes))  # type: ignore[assignment]
     real = runner.run(plan)
@@ -318,7 +319,7 @@ def gaps_to_physics(runner: GlanceRunner, plan: EpisodePlan) -> list[tuple[str, 
     for one, other in zip(found.alternatives, real.alternatives, strict=True):
         assert one.instruction == other.instruction and np.array_equal(one.rows[:, 7], other.rows[:, 7])
         gaps.append((parse_instruction(one.instruction).task, one.frame,
-                     float(np.abs(one.rows[:, :7] - other.rows[:, :7]).max())))
+                     np.abs(one.rows[:, :7] - other.rows[:, :7]).max(axis=1)))
     return gaps
 
 
@@ -329,14 +330,18 @@ def test_chunks_are_those_of_the_physics_where_no_cube_is_pushed() -> None:
     assert len(gaps) > 25
     for task, frame, gap in gaps:
         if task != 'push':
-            assert gap < 1e-4  # 500 glances: 8e-6
+            assert gap.max() < 1e-4  # 500 glances: 8e-6
         elif frames[frame] > 1:
-            assert gap < 0.05  # from high up few get as far as the cube; 500 glances: 0.007
+            assert gap.max() < 0.05  # from high up few get as far as the cube; 500 glances: 0.007
 
 
 def test_pushes_that_begin_behind_their_cube_are_nearly_those_of_the_physics() -> None:
     runner, plan = make_runner(30, chunks=1, tasks=('push',))
-    assert max(gap for _, _, gap in gaps_to_physics(runner, plan)) < 0.12
+    gaps = [gap for _, _, gap in gaps_to_physics(runner, plan)]
+    # Cubes turn before the fingers, and slide off them. Seen in 300: 0.049 rad in the twelve rows that are followed
+    # before the next chunk; in all rows 0.095 in 95 of 100 chunks, 0.36 in the worst.
+    assert max(gap[:12].max() for gap in gaps) < 0.06
+    assert sum(gap.max() > 0.12 for gap in gaps) < 0.1 * len(gaps)
 
 
 def test_a_scene_without_a_free_place_is_seen_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The reasoner's objective is transformers' own loss; a small run learns its answers and writes them back."""
 
+from dataclasses import replace
 import json
 import shutil
 
@@ -66,16 +67,17 @@ def objective(micro_directory):
         Examiner(PromptBook.load(), SETTINGS), VideoSettings.load(micro_directory, 2 * 4096), SETTINGS, 1)
 
 
-def test_loss_is_that_of_transformers(objective):
+@pytest.mark.parametrize('fact_weight', [1.0, 20.0])
+def test_loss_is_that_of_transformers(objective, fact_weight):
     """Two questions of different lengths about two clips, against the model's own forward, one by one."""
     clips, model = objective._recordings[0], objective.model
     asked = [objective._examiner.scene(clips, 1), objective._examiner.facts(clips, 6)[0]]
     prompts = [objective.prompt_ids(a.question, 0, 0) for a in asked]
     answers = [objective.answer_ids(a.answer) for a in asked]
     with torch.no_grad():
-        got = objective.losses(prompts, answers, [(0, 1), (0, 6)])
-        total, count = 0.0, 0
-        for a, answer, anchor in zip(asked, answers, (1, 6), strict=True):
+        got = objective.losses(prompts, answers, [(0, 1), (0, 6)], [1.0, fact_weight])
+        total, count = 0.0, 0.0
+        for a, answer, anchor, weight in zip(asked, answers, (1, 6), (1.0, fact_weight), strict=True):
             shown = [as_clip(clips, anchor, slot, SETTINGS) for slot in SETTINGS.cameras]
             prompt = build_prompt(objective._tokenizer, shown, a.question, objective._video)
             ids = torch.cat([prompt.input_ids, answer[None]], dim=1)
@@ -86,8 +88,19 @@ def test_loss_is_that_of_transformers(objective):
                 pixel_values_videos=prompt.pixel_values_videos, video_grid_thw=prompt.video_grid_thw).logits
             losses = torch.nn.functional.cross_entropy(
                 logits[0, -len(answer) - 1:-1], torch.tensor(answer), reduction='sum')
-            total, count = total + float(losses), count + len(answer)
+            total, count = total + weight * float(losses), count + weight * len(answer)
     assert float(got['loss']) == pytest.approx(total / count, abs=2e-5)
+
+
+def test_tokens_of_facts_weigh_what_the_settings_say(objective, monkeypatch):
+    seen = []
+    monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=7.0))
+    monkeypatch.setattr(objective, 'losses', lambda prompts, answers, anchors, weights: seen.append(
+        [(len(answer) < 10, weight) for answer, weight in zip(answers, weights, strict=True)]))
+    for step in range(4):
+        objective(Batch(step, 0, tuple((0, i) for i in range(len(objective._anchors[0])))))
+    found = {pair for step in seen for pair in step}
+    assert found == {(True, 7.0), (False, 1.0)}
 
 
 def test_patches_are_those_of_the_prompt(objective):
