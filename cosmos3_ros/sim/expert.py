@@ -21,8 +21,8 @@ PUSH_M = 0.036
 PUSH_RUN_UP_M = 0.085
 _PUSH_SPEED_M_S = 0.10
 PUSH_GRIPPER = 1.0
-"""Closed, as any controller with a threshold (0.6 in config/robots/panda.yaml) makes of it: what is recorded must be
-what is seen in the loop. The fingers are then narrower than a cube."""
+"""Closed, as any controller with a threshold (0.6 in config/robots/panda.yaml) makes of it: what is recorded must
+be what is seen in the loop. The fingers are then narrower than a cube."""
 _PUSH_DONE_M = 0.012
 _VERTICAL_SPEED_M_S = 0.18
 _CLOSE_S = 0.75

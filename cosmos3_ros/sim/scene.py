@@ -19,8 +19,8 @@ PANDA_XML = Path(__file__).with_name('assets') / 'panda.xml'
 CUBE_HALF_M = 0.02
 CUBE_MASS_KG = 0.06
 _SLIDING = 0.5
-"""Friction of cubes and table: wood on wood has 0.25 to 0.5. At 1.0 a cube jams before rubber fingers (1.0 as well) that
-press it down however little: one push in fifty, and the controller's tracking stop ends it."""
+"""Friction of cubes and table: wood on wood has 0.25 to 0.5. At 1.0 a cube jams before rubber fingers (1.0 as
+well) that press it down however little: one push in fifty, and the controller's tracking stop ends it."""
 ZONE_RADIUS_M = 0.07
 
 CUBE_RGBA: dict[str, tuple[float, float, float, float]] = {
