@@ -28,17 +28,17 @@ def generate_launch_description() -> LaunchDescription:
             choices=['cosmos3', 'oracle', 'openpi', 'vllm_omni', 'nim', 'replay'],
             description='Policy of the generator; oracle is the scripted expert and needs sim:=true; openpi, '
                         'vllm_omni and nim ask a server (policy_url); replay needs a dataset or bag in '
-                        'policy_options of params_file. By default oracle in simulation, as long as no '
-                        'trained checkpoint is shipped.'),
+                        'policy_options of params_file. By default oracle in simulation, as long as '
+                        'the shipped checkpoint does not push well.'),
         DeclareLaunchArgument(
             'policy_url', default_value='',
             description='Address of the server of openpi (ws://host:port), vllm_omni or nim '
                         '(http://host:port).'),
         DeclareLaunchArgument(
             'checkpoint',
-            default_value=PythonExpression(["'cosmos3-tiny-random' if '", sim, "' == 'true' else ''"]),
-            description='Cosmos 3 checkpoint of reasoner and policy: a directory or a Hub id. By default an '
-                        'untrained tiny one in simulation, none on a robot.'),
+            default_value=PythonExpression(["'cosmos3-tiny' if '", sim, "' == 'true' else ''"]),
+            description='Cosmos 3 checkpoint of reasoner and policy: a directory or a Hub id. By default '
+                        'cosmos3-tiny, in the package, in simulation; none on a robot.'),
         DeclareLaunchArgument(
             'instruction', default_value='',
             description='Start on this instruction; empty: wait for one. In simulation the oracle then takes '

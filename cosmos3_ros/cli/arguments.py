@@ -22,7 +22,7 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
         '--profile', default='lab', help='limits of config/profiles.yaml (default: %(default)s)')
     parser.add_argument(
         '--checkpoint', type=Path, metavar='DIR',
-        help='Cosmos 3 checkpoint for perception and policy; by default an untrained tiny one, made once')
+        help='Cosmos 3 checkpoint for perception and policy; by default cosmos3-tiny, in the package')
     parser.add_argument(
         '--device', default='cpu', help='torch device of the models (default: %(default)s)')
     parser.add_argument(

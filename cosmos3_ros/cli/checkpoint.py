@@ -60,7 +60,14 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def default_checkpoint(output: Output) -> Path:
-    """Return the checkpoint used where none is named: an untrained tiny one in the user's cache."""
-    from ..model.random_checkpoint import ensure_random_checkpoint
-    output.say('using an untrained tiny checkpoint: what it says and does means nothing')
-    return ensure_random_checkpoint()
+    """Return the checkpoint used where none is named: the package's own, which knows the simulator only.
+
+    :raises CommandError: It cannot be used; the text says why.
+    """
+    from ..model.checkpoint import PACKAGED, Checkpoint, CheckpointError
+    name, = PACKAGED
+    output.say(f'using {name}, which was trained in the simulator of this package only')
+    try:
+        return Checkpoint.open(name).directory
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error

@@ -23,6 +23,8 @@ SERVICE_TIMEOUT_S = 10.0
 SETTLE_S = 0.5
 """After a reset: one round of every camera and joint state from the new scene."""
 SUCCESS_HELD_S = 0.3
+DONE_HELD_S = 1.0
+"""A policy that says nothing of being done is not asked further once the task has been done for so long."""
 SUCCESS_WAIT_S = 2.5
 """The part of a chunk that is left when the goal ends: the arm may cross the goal before it rests there."""
 STOP_COOLDOWN_S = 0.7
@@ -73,9 +75,10 @@ class EpisodeRunner:
             name: node.create_client(Trigger, f'controller/{name}') for name in ('arm', 'disarm', 'reset')}
         self._goals = ActionClient(node, ExecuteInstruction, 'execute_instruction')
 
-    def run(self, task: str, seed: int, timeout_s: float) -> EpisodeResult:
+    def run(self, task: str, seed: int, timeout_s: float, *, until_done: bool = False) -> EpisodeResult:
         """Run one episode.
 
+        :param until_done: End it once the task is done, whatever the policy thinks of it.
         :raises CommandError: The graph refused something; with its reason.
         """
         monitor = self._monitor
@@ -84,7 +87,7 @@ class EpisodeRunner:
         stops, scenes = len(monitor.stops), monitor.scenes
         self.arm()
         began_s = time.monotonic()
-        reason, elapsed_s, chunks = self._instruct(instruction, timeout_s)
+        reason, elapsed_s, chunks = self._instruct(instruction, timeout_s, until_done)
         success = self._success_holds()
         self.disarm()
         new_stops = tuple(f'{stop.reason}: {stop.detail}' for stop in monitor.stops[stops:])
@@ -160,7 +163,7 @@ class EpisodeRunner:
         if not self._session.wait_for(lambda: self._monitor.mode == mode, MODE_TIMEOUT_S, self._alive):
             raise CommandError(f'the controller is {self._monitor.mode}, {mode} was expected')
 
-    def _instruct(self, instruction: str, timeout_s: float) -> tuple[str, float, int]:
+    def _instruct(self, instruction: str, timeout_s: float, until_done: bool) -> tuple[str, float, int]:
         """Send the goal and wait for its end; return reason, simulated seconds and chunks."""
         session = self._session
         if not session.wait_for(self._goals.server_is_ready, SERVICE_TIMEOUT_S, self._alive):
@@ -173,15 +176,19 @@ class EpisodeRunner:
         if not handle.accepted:
             raise CommandError(f"the generator rejected '{instruction}'; its log says why")
         result = handle.get_result_async()
+        done = _Held(DONE_HELD_S)
 
         def ended() -> bool:
             # A latched stop ends the motion; nothing more will come of this goal.
-            return bool(result.done()) or self._monitor.mode == 'STOPPED'
+            return bool(result.done()) or self._monitor.mode == 'STOPPED' or (
+                until_done and done.update(self._monitor.simulation))
 
         if not session.wait_for(ended, timeout_s + GOAL_GRACE_S, self._alive) or not result.done():
             session.result(handle.cancel_goal_async(), 'cancel', SERVICE_TIMEOUT_S, self._alive)
         outcome = session.result(result, 'execute_instruction', SERVICE_TIMEOUT_S, self._alive)
         word = GOAL_WORDS.get(outcome.status, str(outcome.status))
+        if done.is_reached:
+            return f'done for {DONE_HELD_S:g} s', outcome.result.elapsed_s, int(outcome.result.chunks)
         return f'{word}: {outcome.result.reason}', outcome.result.elapsed_s, int(outcome.result.chunks)
 
     def _success_holds(self) -> bool:
@@ -198,6 +205,22 @@ class EpisodeRunner:
 
     def _rest(self, duration_s: float) -> None:
         self._session.wait_for(lambda: False, duration_s, self._alive)
+
+
+class _Held:
+    """Whether the simulator's predicate has held for so many simulated seconds."""
+
+    def __init__(self, duration_s: float) -> None:
+        self._duration_ns = round(duration_s * 1e9)
+        self._since_ns: int | None = None
+        self.is_reached = False
+
+    def update(self, simulation: Any) -> bool:
+        now_ns = _stamp_ns(simulation)
+        self._since_ns = (self._since_ns or now_ns) if simulation is not None and simulation.success else None
+        self.is_reached = self.is_reached or (
+            self._since_ns is not None and now_ns - self._since_ns >= self._duration_ns)
+        return self.is_reached
 
 
 def _stamp_ns(message: Any) -> int:

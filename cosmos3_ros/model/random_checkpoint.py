@@ -1,4 +1,4 @@
-"""An untrained tiny checkpoint in the user's cache, for whoever has named none yet."""
+"""An untrained tiny checkpoint in the user's cache, to try things out and to compare with."""
 
 import logging
 import os

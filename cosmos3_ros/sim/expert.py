@@ -21,7 +21,7 @@ PUSH_M = 0.036
 PUSH_RUN_UP_M = 0.085
 _PUSH_SPEED_M_S = 0.10
 PUSH_GRIPPER = 1.0
-"""Closed, as any controller with a threshold (0.6 in config/robots/panda.yaml) makes of it: what is recorded must
+"""Closed, as a controller with a threshold makes of it (config/robots/panda.yaml: 0.6): what is recorded must
 be what is seen in the loop. The fingers are then narrower than a cube."""
 _PUSH_DONE_M = 0.012
 _VERTICAL_SPEED_M_S = 0.18
@@ -230,7 +230,7 @@ class Expert:
         gripper = PUSH_GRIPPER if goal.task == 'push' else 0.0
         memory = replace(self._enter(memory, Phase.RETREAT), grasp_yaw=memory.reference.yaw, gripper=gripper,
                          anchor=memory.reference.position[:2].copy())
-        if memory.reference.position[2] > 0.9 * _ABOVE_M or goal.task == 'reach':
+        if is_high(memory.reference.position[2]) or goal.task == 'reach':
             return replace(memory, phase=Phase.APPROACH, grasp_yaw=yaw)
         return memory
 
@@ -258,6 +258,11 @@ class Expert:
 
     def _enter(self, memory: ExpertMemory, phase: Phase) -> ExpertMemory:
         return replace(memory, phase=phase, phase_s=0.0)
+
+
+def is_high(height_m: float) -> bool:
+    """Whether a tool is so high that the expert, beginning anew, need not go up first."""
+    return height_m > 0.9 * _ABOVE_M
 
 
 def _over(point: NDArray[np.float64], height: float) -> NDArray[np.float64]:

@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..sim.configuration import FINGER_TRAVEL_M
-from ..sim.expert import CARRY_M, PUSH_GRIPPER, PUSH_M, PUSH_RUN_UP_M, Expert, Phase
+from ..sim.expert import CARRY_M, PUSH_GRIPPER, PUSH_M, PUSH_RUN_UP_M, Expert, Phase, is_high
 from ..sim.scene import CUBE_HALF_M
 from ..sim.tasks import REACH_HEIGHT_M, Goal
 from ..sim.world import World
 
 _START_SHARE, _GOAL_SHARE = 0.15, 0.4
 _ABOVE_CUBE_SHARE = 0.5
+_ASTRAY_SHARE = 0.3
+_UNDERWAY_SHARE, _FARTHEST_SHARE = 0.4, 0.6
+"""So many pushes have begun: their cube lies up to so far on its way."""
 _LOW = np.array([0.32, -0.28, 0.10])
 _HIGH = np.array([0.64, 0.28, 0.40])
 
@@ -26,6 +29,7 @@ class Stance:
     :param phase: What the expert is doing there.
     :param gripper: Measured, 0 open .. 1 closed.
     :param held: The goal's cube is in the fingers.
+    :param cube: Where the goal's cube lies instead, shape (2,), metres, base frame; None: where it was.
     :param at_start: Where episodes begin: it has not moved yet.
     :param at_goal: Made for the scene's own goal: nothing else can be asked for.
     """
@@ -35,6 +39,7 @@ class Stance:
     phase: Phase = Phase.APPROACH
     gripper: float = 0.0
     held: bool = False
+    cube: NDArray[np.float64] | None = None
     at_start: bool = False
     at_goal: bool = False
 
@@ -94,14 +99,30 @@ def _holding(world: World, rng: np.random.Generator) -> Stance:
 
 
 def _behind(world: World, goal: Goal, expert: Expert, rng: np.random.Generator) -> Stance:
-    cube = world.cube_pose(goal.colour)[:2]
+    fate, cube = rng.random(), world.cube_pose(goal.colour)[:2]
     way = (world.zone_xy - cube) / np.linalg.norm(world.zone_xy - cube)
+    if rng.random() < _UNDERWAY_SHARE:
+        cube = cube + rng.uniform(0.0, _FARTHEST_SHARE) * (world.zone_xy - cube)
+    if fate < _ASTRAY_SHARE:
+        return _astray(cube, rng)
     yaw = expert.begin(world, goal).grasp_yaw + float(rng.normal(0.0, 0.05))
-    if rng.random() < 0.5:
+    beside = float(rng.normal(0.0, 0.004))
+    if fate < _ASTRAY_SHARE + 0.5 * (1.0 - _ASTRAY_SHARE):
         phase, behind = Phase.PUSH, float(rng.uniform(0.034, PUSH_RUN_UP_M))
         height = PUSH_M + abs(float(rng.normal(0.0, 0.002)))
+        if rng.random() < 0.3:
+            # Not in line any more: the expert mends that, or goes round the cube again.
+            beside, yaw = float(rng.uniform(-0.03, 0.03)), yaw + float(rng.normal(0.0, 0.15))
     else:
         phase, behind = Phase.DESCEND, PUSH_RUN_UP_M + float(rng.normal(0.0, 0.01))
         height = float(rng.uniform(PUSH_M, 0.12))
-    beside = float(rng.normal(0.0, 0.004)) * np.array([-way[1], way[0]])
-    return Stance(np.append(cube - behind * way + beside, height), yaw, phase, PUSH_GRIPPER, at_goal=True)
+    place = cube - behind * way + beside * np.array([-way[1], way[0]])
+    return Stance(np.append(place, height), yaw, phase, PUSH_GRIPPER, cube=cube, at_goal=True)
+
+
+def _astray(cube: NDArray[np.float64], rng: np.random.Generator) -> Stance:
+    """Near the cube that a push has lost, turned anyhow: low, it goes up first, as the expert does."""
+    place = cube + rng.normal(0.0, 0.06, 2)
+    height, yaw = float(rng.uniform(PUSH_M, 0.15)), float(rng.uniform(-np.pi / 4, 3 * np.pi / 4))
+    phase = Phase.APPROACH if is_high(height) else Phase.RETREAT
+    return Stance(np.append(place, height), yaw, phase, PUSH_GRIPPER, cube=cube, at_goal=True)

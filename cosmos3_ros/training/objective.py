@@ -1,11 +1,16 @@
 """What the loop needs of a stage: something to minimise, and weights to do it with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..resources import require
 
 torch = require('torch', 'model')
+
+MEASURED_BATCHES = 4
+MEASURED_STEP = 1_000_000_000
+"""No step of training has such a number: noise of held-out batches is of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,28 @@ class Objective(Protocol):
 
     def learning_rate_factor(self, name: str) -> float:
         """Return what the learning rate of a parameter is multiplied with."""
+
+
+class MeasuredObjective(Protocol):
+    """An objective that can look at held-out samples."""
+
+    def measure(self, batch: Batch) -> dict[str, Any]:
+        """Return the same scalars for held-out samples."""
+
+
+def measure_held_out(
+    objective: MeasuredObjective, draw: Callable[[int], tuple[tuple[int, int], ...]],
+) -> dict[str, float]:
+    """Return mean losses of a few batches, the same ones every time, with the weights as they are.
+
+    :param draw: Number of the batch to its (dataset, sample).
+    """
+    found = []
+    for i in range(MEASURED_BATCHES):
+        # With gradients, unused: layers that are compiled for training would be compiled anew without.
+        losses = objective.measure(Batch(MEASURED_STEP + i, 0, draw(i)))
+        found.append({name: float(value.detach()) for name, value in losses.items()})
+    return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}
 
 
 def noise_generator(device: Any, *numbers: int) -> Any:

@@ -1,7 +1,7 @@
 """The reasoner's objective: the next token of the true answer, given clips and question."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import re
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..resources import require
 from .clip_samples import ClipRecording, Examiner, as_clip
 from .device_frames import DeviceFrames
 from .objective import Batch
+from .picture_crops import Crop, crop_frames, crop_report, draw_crop
 from .settings import ReasonerSettings, TrainingError
 
 torch = require('torch', 'model')
@@ -24,6 +25,7 @@ IGNORED = -100  # torch's cross entropy leaves such targets out
 _LENGTH_STEP = 128
 """Sequences are padded to multiples of this: compiled layers then see few different shapes."""
 _MOST_ANSWERS = 200_000
+_FACT_CROP = 0.25
 
 # The unified checkpoint's names (transformers' conversion mapping of ``cosmos3_omni``, the other way round).
 _RENAMES = (
@@ -65,13 +67,14 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     :param recordings: One per dataset.
     :param anchors: Kept frames at which clips end, per dataset; a draw's sample is an index into them.
     :param video: How frames become patches.
-    :param seed: Of the questions.
+    :param seed: Of the questions and crops.
+    :param held_out: As ``anchors``, for :meth:`measure`.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, recordings: Sequence[ClipRecording],
         anchors: Sequence[NDArray[np.int64]], examiner: Examiner, video: VideoSettings,
-        settings: ReasonerSettings, seed: int,
+        settings: ReasonerSettings, seed: int, held_out: Sequence[NDArray[np.int64]] = (),
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(True)
@@ -79,7 +82,8 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         # their gradients.
         layers = len(model.model.language_model.layers)
         model.model.visual.deepstack_merger_list[layers:].requires_grad_(False)
-        self._tokenizer, self._recordings, self._anchors = tokenizer, tuple(recordings), tuple(anchors)
+        self._tokenizer, self._recordings = tokenizer, tuple(recordings)
+        self._anchors, self._held_out = tuple(anchors), tuple(held_out)
         self._examiner, self._video, self._settings, self._seed = examiner, video, settings, seed
         self._tower = VisionTower(model)
         device = model.lm_head.weight.device
@@ -109,25 +113,42 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return the mean cross entropy over the answers' tokens, facts' weighed, and how many are right."""
-        asked, anchors = [], []
+        return self._ask(batch, self._anchors, self._settings.smallest_crop)
+
+    def measure(self, batch: Batch) -> dict[str, Any]:
+        """Return the same for held-out clips, whose pictures are never cropped."""
+        return self._ask(batch, self._held_out, 1.0)
+
+    def _ask(
+        self, batch: Batch, choices: Sequence[NDArray[np.int64]], smallest_crop: float,
+    ) -> dict[str, Any]:
+        asked, anchors, crops = [], [], []
         for i, (dataset, sample) in enumerate(batch.draws):
             rng = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part, i])
-            anchor = int(self._anchors[dataset][sample])
-            asked.append(self._examiner.draw(self._recordings[dataset], anchor, rng))
+            anchor = int(choices[dataset][sample])
+            question = self._examiner.draw(self._recordings[dataset], anchor, rng)
             anchors.append((dataset, anchor))
+            if smallest_crop < 1.0:
+                smallest = 1.0 - (1.0 - smallest_crop) * (_FACT_CROP if question.dimension else 1.0)
+                crops.append({slot: draw_crop(smallest, rng) for slot in self._settings.cameras})
+                if not question.dimension:
+                    first = crops[-1][self._settings.cameras[0]]
+                    question = replace(question, answer=crop_report(question.answer, first))
+            asked.append(question)
         prompts = [self.prompt_ids(a.question, *anchors[0]) for a in asked]
         answers = [self.answer_ids(a.answer) for a in asked]
         weights = [self._settings.fact_weight if a.dimension else 1.0 for a in asked]
-        return self.losses(prompts, answers, anchors, weights)
+        return self.losses(prompts, answers, anchors, weights, crops)
 
     def losses(
         self, prompts: Sequence[PromptIds], answers: Sequence[Any], anchors: Sequence[tuple[int, int]],
-        weights: Sequence[float],
+        weights: Sequence[float], crops: Sequence[dict[str, Crop]] = (),
     ) -> dict[str, Any]:
         """Return the losses of given answers to given prompts about given clips.
 
         :param answers: int64 (tokens,) each.
         :param weights: Of each answer's tokens; the loss is their weighted mean.
+        :param crops: Windows of each clip's pictures, one per camera; none: all is shown.
         """
         device = self.model.lm_head.weight.device
         longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
@@ -149,15 +170,18 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         weight = (weight / weight.sum()).to(device)
         ids, positions, places = (t.to(device) for t in (ids, positions, places))
         # Padding stands after every answer, so causality alone hides it: no mask is needed.
-        hidden = self._run(ids, positions, anchors)
+        hidden = self._run(ids, positions, anchors, crops)
         logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places)).float()
         loss = (torch.nn.functional.cross_entropy(logits, wanted, reduction='none') * weight).sum()
         right = (logits.argmax(dim=-1) == wanted).float().mean()
         return {'loss': loss, 'token_accuracy': right}
 
-    def _run(self, ids: Any, positions: Any, anchors: Sequence[tuple[int, int]]) -> Any:
+    def _run(
+        self, ids: Any, positions: Any, anchors: Sequence[tuple[int, int]],
+        crops: Sequence[dict[str, Crop]] = (),
+    ) -> Any:
         """Return the language model's last hidden states, (batch, N, hidden)."""
-        features, levels = self._encode(anchors)
+        features, levels = self._encode(anchors, crops)
         model = self.model.model
         embedded = model.get_input_embeddings()(ids)
         visual = ids == self.model.config.video_token_id
@@ -167,7 +191,9 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             visual_pos_masks=visual,
             deepstack_visual_embeds=[level.to(embedded.dtype) for level in levels]).last_hidden_state
 
-    def _encode(self, anchors: Sequence[tuple[int, int]]) -> tuple[Any, list[Any]]:
+    def _encode(
+        self, anchors: Sequence[tuple[int, int]], crops: Sequence[dict[str, Crop]],
+    ) -> tuple[Any, list[Any]]:
         """Return vision features and deepstack levels, sample by sample, cameras in their order."""
         pixels, grids = [], []
         for slot in self._settings.cameras:
@@ -177,6 +203,8 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             else:
                 frames = torch.stack([
                     self._frames[d][slot].take(r) for (d, _), r in zip(anchors, rows, strict=True)])
+            if crops:
+                frames = crop_frames(frames, [windows[slot] for windows in crops])
             patches, grid = batch_patches(frames, self._video)
             pixels.append(patches)
             grids.append((len(anchors) * grid[0], grid[1], grid[2]))
@@ -227,7 +255,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 def batch_patches(frames: Any, settings: VideoSettings) -> tuple[Any, tuple[int, int, int]]:
     """Return patches of many clips of one size and one clip's grid; see :func:`video_prompt.patch_clip`.
 
-    :param frames: uint8 (clips, T, H, W, 3), sides multiples of 32.
+    :param frames: uint8 or float, 0..255, (clips, T, H, W, 3), sides multiples of 32.
     """
     pair, patch, merge = settings.temporal_patch_size, settings.patch_size, settings.merge_size
     mean = torch.tensor(settings.image_mean, device=frames.device).view(3, 1, 1) * 255.0

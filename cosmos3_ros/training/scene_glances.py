@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..generator.droid_joint import HORIZON
 from ..sim.configuration import FINGER_TRAVEL_M
-from ..sim.expert import Expert, ExpertMemory
+from ..sim.expert import Expert, ExpertMemory, Phase
 from ..sim.inverse_kinematics import InverseKinematics
 from ..sim.reference import ToolReference
 from ..sim.scene import simulated_robot
@@ -106,9 +106,11 @@ class GlanceRunner:
         qpos[scene.arm_qpos] = joints + sigma * rng.normal(0.0, 1.0, len(joints)).clip(-2.5, 2.5)
         finger = (1.0 - stance.gripper) * FINGER_TRAVEL_M
         qpos[scene.finger_qpos], ctrl[-1] = finger, finger
+        at = scene.cube_qpos[goal.colour]
+        if stance.cube is not None:
+            qpos[at:at + 2] = stance.cube
         if stance.held:
             position, yaw = self._kinematics.tool_pose(qpos[scene.arm_qpos])
-            at = scene.cube_qpos[goal.colour]
             qpos[at:at + 3] = position - [0.0, 0.0, _HELD_BELOW_M]
             qpos[at + 3:at + 7] = np.cos(0.5 * yaw), 0.0, 0.0, np.sin(0.5 * yaw)
         self._world.restore(replace(now, qpos=qpos, qvel=np.zeros_like(now.qvel), ctrl=ctrl))
@@ -134,6 +136,8 @@ class GlanceRunner:
             reference=ToolReference(stance.position, np.zeros(3), stance.yaw, 0.0))
         if stance.held:
             memory = replace(memory, gripper=1.0)
+        if stance.phase is Phase.RETREAT:
+            memory = replace(memory, grasp_yaw=stance.yaw)  # straight up
         memory = self._run_up(goal, memory, 0 if stance.at_start else _RUN_UP_ROWS)
         return chunk_rows(expert.roll_out(still, goal, memory, HORIZON))
 

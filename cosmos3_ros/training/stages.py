@@ -12,6 +12,7 @@ from ..reasoner.questions import PromptBook
 from ..reasoner.video_prompt import VideoSettings
 from ..resources import require
 from .clip_samples import ClipRecording, Examiner
+from .objective import measure_held_out
 from .preparation import prepare_clips
 from .reasoner_objective import ReasonerObjective
 from .settings import TrainingError, TrainingSettings
@@ -74,14 +75,19 @@ def run_reasoner(place: Workplace) -> StageResult:
     data = place.settings.data
     recordings = cut_clips(place)
     anchors = [r.anchors(data.held_out, held_out=False) for r in recordings]
+    looks = place.settings.run.measure_every and data.held_out
+    held_out = [r.anchors(data.held_out, held_out=True) for r in recordings] if looks else []
     model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
     objective = ReasonerObjective(
         model, tokenizer, recordings, anchors, Examiner(PromptBook.load(), settings),
         VideoSettings.load(place.output.directory, settings.frames * settings.max_frame_pixels), settings,
-        place.settings.seed)
-    draws = place.draws([len(a) for a in anchors], settings.optimiser.batch, 2, data.reasoner_datasets)
+        place.settings.seed, held_out)
+    batch, entries = settings.optimiser.batch, data.reasoner_datasets
+    draws = place.draws([len(a) for a in anchors], batch, 2, entries)
     loop = place.loop('reasoner', objective, draws)
-    result = loop.run(place.remaining_s, place.note, fit_s=place.fit_s)
+    unseen = place.draws([len(a) for a in held_out], batch, 10, entries) if held_out else None
+    result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
+        measure_held_out, objective, unseen), place.fit_s)
     if result.done and place.accelerator.is_main_process:
         vision = {checkpoint: value for checkpoint, value in loop.average.values.items()
                   if checkpoint.startswith(VISION_PREFIXES)}

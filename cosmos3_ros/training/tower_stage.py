@@ -17,7 +17,7 @@ from .draws import AlternatingDraws, WeightedDraws
 from .generator_objective import GeneratorObjective
 from .latent_windows import ClipEncoder, LatentWindows, encode_windows
 from .lora import merged_tensors
-from .objective import Batch
+from .objective import measure_held_out
 from .preparation import dataset_key
 from .recording import Recording
 from .settings import DatasetEntry, GeneratorSettings, TrainingError
@@ -26,9 +26,6 @@ from .training_loop import StageResult
 from .workplace import Workplace
 
 OBSERVATION_FRAMES = 1
-MEASURED_BATCHES = 4
-MEASURED_STEP = 1_000_000_000
-"""No step of training has such a number: noise of held-out batches is of its own."""
 _STREAMS = {'generator': 3, 'actions': 5}
 _ALONE_STREAM = 7
 
@@ -158,7 +155,7 @@ def run_tower(place: Workplace, stage: str = 'generator') -> StageResult:
         settings.observation_share, len(windows)))
     unseen = _stage_draws(place, stage, held_out, size, _STREAMS[stage] + 1) if held_out else None
     result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
-        _measure_held_out, objective, unseen), place.fit_s)
+        measure_held_out, objective, unseen), place.fit_s)
     if result.done and place.accelerator.is_main_process:
         place.output.write_weights(
             'transformer', merged_tensors(objective.transformer, loop.average.values))
@@ -177,13 +174,3 @@ def encode_all(place: Workplace, stage: str) -> tuple[list[LatentWindows], list[
     looks = place.settings.run.measure_every and place.settings.data.held_out
     return (encode_recordings(place, stage=stage),
             encode_recordings(place, held_out=True, stage=stage) if looks else [])
-
-
-def _measure_held_out(objective: GeneratorObjective, draw: WeightedDraws) -> dict[str, float]:
-    """Return mean losses of a few batches, the same ones every time, with the weights as they are."""
-    found = []
-    for i in range(MEASURED_BATCHES):
-        # With gradients, unused: layers that are compiled for training would be compiled anew without.
-        losses = objective.measure(Batch(MEASURED_STEP + i, 0, draw(i)))
-        found.append({name: float(value.detach()) for name, value in losses.items()})
-    return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}

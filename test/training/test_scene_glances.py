@@ -218,7 +218,8 @@ def test_stances_cover_the_phases_of_every_task(stances: list[tuple[str, Stance 
     assert set(kinds) == {
         ('reach', Phase.APPROACH, False), ('pick_place', Phase.DESCEND, False),
         ('pick_place', Phase.LIFT, True), ('pick_place', Phase.CARRY, True),
-        ('pick_place', Phase.LOWER, True), ('push', Phase.DESCEND, False), ('push', Phase.PUSH, False)}
+        ('pick_place', Phase.LOWER, True), ('push', Phase.DESCEND, False), ('push', Phase.PUSH, False),
+        ('push', Phase.RETREAT, False), ('push', Phase.APPROACH, False)}
     # 15 % at the start, 40 % at the goal; five standard deviations of a binomial.
     for share, count in ((0.15, sum(s is None for _, s in stances)), (0.4, sum(kinds.values()))):
         assert abs(count - 600 * share) < 5 * (600 * share * (1 - share))**0.5

@@ -23,6 +23,7 @@ from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch
 from cosmos3_ros.training.clip_samples import ClipRecording, Examiner, as_clip, scale_like_perception
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
+from cosmos3_ros.training.picture_crops import Crop, crop_report
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_patches, checkpoint_name
 from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
@@ -95,12 +96,50 @@ def test_loss_is_that_of_transformers(objective, fact_weight):
 def test_tokens_of_facts_weigh_what_the_settings_say(objective, monkeypatch):
     seen = []
     monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=7.0))
-    monkeypatch.setattr(objective, 'losses', lambda prompts, answers, anchors, weights: seen.append(
+    monkeypatch.setattr(objective, 'losses', lambda prompts, answers, anchors, weights, crops: seen.append(
         [(len(answer) < 10, weight) for answer, weight in zip(answers, weights, strict=True)]))
     for step in range(4):
         objective(Batch(step, 0, tuple((0, i) for i in range(len(objective._anchors[0])))))
     found = {pair for step in seen for pair in step}
     assert found == {(True, 7.0), (False, 1.0)}
+
+
+def test_pictures_and_reports_are_cropped_alike_while_training_only(objective, monkeypatch):
+    shown = []
+    monkeypatch.setattr(objective, '_settings', replace(SETTINGS, smallest_crop=0.5, scene_share=0.5))
+    monkeypatch.setattr(objective, '_held_out', objective._anchors)
+    monkeypatch.setattr(objective, 'losses', lambda *arguments: shown.append(arguments))
+    batch = Batch(0, 0, tuple((0, i % len(objective._anchors[0])) for i in range(64)))
+    objective(batch)
+    objective.measure(batch)
+    (_, answers, anchors, weights, crops), (_, plain, same, _, none) = shown
+    assert anchors == same and not none and len(crops) == 64
+    reports = 0
+    for (_, anchor), answer, whole, windows in zip(anchors, answers, plain, crops, strict=True):
+        assert set(windows) == set(SETTINGS.cameras)
+        text = objective._tokenizer.decode(whole, skip_special_tokens=True)
+        cropped = objective._tokenizer.decode(answer, skip_special_tokens=True)
+        if len(whole) < 10:
+            assert cropped == text and min(window.size for window in windows.values()) >= 0.875
+        else:
+            reports += 1
+            assert text == objective._recordings[0].reports[anchor]
+            assert cropped == crop_report(text, windows['exterior_1'])
+    assert 10 < reports < 54 and len(weights) == 64
+
+
+def test_what_is_cropped_is_what_the_model_is_shown(objective):
+    clips = objective._recordings[0]
+    asked = objective._examiner.scene(clips, 1)
+    prompt, answer = objective.prompt_ids(asked.question, 0, 0), objective.answer_ids(asked.answer)
+    whole = {slot: Crop() for slot in SETTINGS.cameras}
+
+    def loss(crops):
+        with torch.no_grad():
+            return float(objective.losses([prompt], [answer], [(0, 1)], [1.0], crops)['loss'])
+    assert loss([whole]) == pytest.approx(loss(()), abs=1e-5)
+    for slot in SETTINGS.cameras:
+        assert abs(loss([{**whole, slot: Crop(0.2, 0.3, 0.5)}]) - loss(())) > 1e-5
 
 
 def test_patches_are_those_of_the_prompt(objective):

@@ -1,0 +1,90 @@
+"""Crops of a clip's pictures, and of the boxes in its report: so that boxes cannot be learnt by heart.
+
+From 600 episodes, whose cubes mostly lie still, 4200 steps taught a reasoner the boxes of each scene (89 % of
+the second digits right in training, 52 % in new scenes). Cropped anew each time, they have to be looked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import json
+from typing import Any
+
+import numpy as np
+
+from ..resources import require
+
+torch = require('torch', 'model')
+
+_WHOLE_SHARE = 0.2
+_LEAST_SEEN = 0.3
+"""Objects of which less is left are not named any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A window of a picture, in shares of its width and height.
+
+    :param left: 0..1, of the width.
+    :param top: 0..1, of the height.
+    :param size: 0..1, of both: the window has the picture's form.
+    """
+
+    left: float = 0.0
+    top: float = 0.0
+    size: float = 1.0
+
+
+def draw_crop(smallest: float, rng: np.random.Generator) -> Crop:
+    """Draw a window; one in five is the whole picture, as perception shows it.
+
+    :param smallest: Least size, 0..1.
+    """
+    if rng.random() < _WHOLE_SHARE:
+        return Crop()
+    size = float(rng.uniform(smallest, 1.0))
+    left, top = rng.uniform(0.0, 1.0 - size, 2)
+    return Crop(float(left), float(top), size)
+
+
+def crop_report(text: str, crop: Crop) -> str:
+    """Return a report, JSON as :func:`scene_facts_report.report_json` writes it, about the cropped picture.
+
+    Boxes of other cameras than the first stay as they are.
+    """
+    report = json.loads(text)
+    report['objects'] = [
+        moved for thing in report['objects']
+        if (moved := thing if 'camera' in thing else _crop_object(thing, crop)) is not None]
+    return json.dumps(report)
+
+
+def crop_frames(frames: Any, crops: Sequence[Crop]) -> Any:
+    """Return windows of clips at the clips' own size, float32.
+
+    :param frames: uint8 (clips, T, H, W, 3).
+    :param crops: One per clip.
+    """
+    clips, count, height, width = frames.shape[:4]
+    windows = torch.tensor([[c.left, c.top, c.size] for c in crops], device=frames.device)
+    # grid_sample without aligned corners: -1 and 1 are the picture's edges.
+    across = (torch.arange(width, device=frames.device) + 0.5) / width
+    down = (torch.arange(height, device=frames.device) + 0.5) / height
+    x = 2.0 * (windows[:, :1] + windows[:, 2:] * across) - 1.0
+    y = 2.0 * (windows[:, 1:2] + windows[:, 2:] * down) - 1.0
+    grid = torch.stack([
+        x[:, None, :].expand(clips, height, width), y[:, :, None].expand(clips, height, width)], dim=-1)
+    planes = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float()
+    with torch.autocast(frames.device.type, enabled=False):
+        sampled = torch.nn.functional.grid_sample(
+            planes, grid, mode='bilinear', padding_mode='border', align_corners=False)
+    return sampled.unflatten(1, (count, 3)).permute(0, 1, 3, 4, 2)
+
+
+def _crop_object(thing: dict[str, Any], crop: Crop) -> dict[str, Any] | None:
+    box = np.array(thing['bbox_2d'], dtype=np.float64)
+    origin = 1000.0 * np.array([crop.left, crop.top] * 2)
+    moved = ((box - origin) / crop.size).clip(0.0, 1000.0).round().astype(int)
+    sides, whole = moved[2:] - moved[:2], (box[2:] - box[:2]) / crop.size
+    if sides.min() < 1 or sides.prod() < _LEAST_SEEN * whole.prod():
+        return None
+    return {**thing, 'bbox_2d': moved.tolist()}
