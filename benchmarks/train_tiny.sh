@@ -6,7 +6,8 @@
 # PIECE says what of it: `understanding` records episodes with facts and trains the autoencoder and the reasoner;
 # `policy` goes on with WORK/tiny, records the policy's episodes and trains the tower, actions first; `all` (default)
 # does both. With two GPUs the autoencoder and the reasoner are trained side by side (with four: on two each; with one:
-# one after the other), with `all` the policy's episodes are recorded and encoded beside them, and the tower is trained on all (torchrun). A
+# one after the other), with `all` the policy's episodes are recorded and encoded beside them, and the tower is trained
+# on all (torchrun). A
 # trainer's step waits for its host thread (with windows being decoded on all processors a step of the reasoner took
 # 0.27 instead of 0.07 s), so trainers then get processors of their own, TRAINERS of them.
 #
@@ -31,7 +32,7 @@ case $gpus in  # which GPUs train what; the autoencoder's are free again before 
 esac
 
 record_policy() {
-  local left until=${RECORD_UNTIL:-450} policy=${POLICY:-500}
+  local left until=${RECORD_UNTIL:-$((gpus > 1 ? 450 : 700))} policy=${POLICY:-500}
   record glances all --episodes "$glances" --seed 1 "${some_glances[@]}"
   record policy all --episodes "$policy" --seed 2 "${some_episodes[@]}"
   # Half of what is left for each: episodes per second were seen just now.
@@ -63,7 +64,9 @@ understanding() {
   prepare "${all##*,}" facts reasoner tiny --data "$work/facts"
   if [ -z "$start" ]; then wait "$views"; else reasoner_on=$all && cp -r "$work/tiny" "$work/other"; mkdir -p "$work/other.run/prepared"; fi
   if [ "$piece" = all ]; then  # its windows are encoded before the reasoner is done
-    train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
+    if [ "$gpus" -gt 0 ] && [ "$cores" -gt "$trainers" ]; then
+      train_on=0-$((trainers - 1)) record_on=$trainers-$((cores - 1))
+    fi
     [ "$gpus" -le 1 ] || vae_end=${VAE_END:-470}
   fi
   # shellcheck disable=SC2046

@@ -64,10 +64,9 @@ def default_checkpoint(output: Output) -> Path:
 
     :raises CommandError: It cannot be used; the text says why.
     """
-    from ..model.checkpoint import PACKAGED, Checkpoint, CheckpointError
-    name, = PACKAGED
-    output.say(f'using {name}, which was trained in the simulator of this package only')
+    from ..model.checkpoint import DEFAULT, Checkpoint, CheckpointError
+    output.say(f'using {DEFAULT}, which was trained in the simulator of this package only')
     try:
-        return Checkpoint.open(name).directory
+        return Checkpoint.open(DEFAULT).directory
     except CheckpointError as error:
         raise CommandError(str(error)) from error

@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
                         help='longest episode; 45 with the oracle, 30 with cosmos3')
     parser.add_argument('--to-the-end', action='store_true',
                         help='let an episode last until its timeout, or until the policy ends it, though its '
-                             'task is done')
+                             'task is done; the oracle always ends it itself')
     parser.add_argument('--injected-latency', type=float, default=0.0, metavar='S',
                         help='delay every chunk by this much, as a slower policy would')
     parser.add_argument('--output', type=Path, default=Path('demo'), metavar='DIR',

@@ -176,7 +176,7 @@ class EpisodeRunner:
         if not handle.accepted:
             raise CommandError(f"the generator rejected '{instruction}'; its log says why")
         result = handle.get_result_async()
-        done = _Held(DONE_HELD_S)
+        done = HeldSuccess(DONE_HELD_S)
 
         def ended() -> bool:
             # A latched stop ends the motion; nothing more will come of this goal.
@@ -193,12 +193,9 @@ class EpisodeRunner:
 
     def _success_holds(self) -> bool:
         """Return whether the predicate comes to hold for a moment while the last chunk plays out."""
-        deadline_s = time.monotonic() + SUCCESS_WAIT_S
-        since_s: float | None = None
+        deadline_s, held = time.monotonic() + SUCCESS_WAIT_S, HeldSuccess(SUCCESS_HELD_S)
         while time.monotonic() < deadline_s:
-            now_s = time.monotonic()
-            since_s = (since_s or now_s) if self._monitor.simulation.success else None
-            if since_s is not None and now_s - since_s >= SUCCESS_HELD_S:
+            if held.update(self._monitor.simulation):
                 return True
             self._rest(0.02)
         return False
@@ -207,8 +204,11 @@ class EpisodeRunner:
         self._session.wait_for(lambda: False, duration_s, self._alive)
 
 
-class _Held:
-    """Whether the simulator's predicate has held for so many simulated seconds."""
+class HeldSuccess:
+    """Whether the simulator's predicate has held for so long, once it has for ever.
+
+    :param duration_s: Simulated seconds.
+    """
 
     def __init__(self, duration_s: float) -> None:
         self._duration_ns = round(duration_s * 1e9)
@@ -216,6 +216,10 @@ class _Held:
         self.is_reached = False
 
     def update(self, simulation: Any) -> bool:
+        """Take the newest state and return whether it has held for long enough.
+
+        :param simulation: ``SimulationState``, or None as long as there is none.
+        """
         now_ns = _stamp_ns(simulation)
         self._since_ns = (self._since_ns or now_ns) if simulation is not None and simulation.success else None
         self.is_reached = self.is_reached or (

@@ -13,7 +13,8 @@ from .checkpoint_init import METADATA_FILE
 from .random_checkpoint import RANDOM_TINY, ensure_random_checkpoint
 from .sampling import Sampling
 
-PACKAGED = {'cosmos3-tiny': ('checkpoints', 'cosmos3-tiny')}
+DEFAULT = 'cosmos3-tiny'
+PACKAGED = {DEFAULT: ('checkpoints', 'cosmos3-tiny')}
 # Published checkpoints carry no cosmos3_ros.json: what is known about them stands here.
 PUBLISHED: dict[str, dict[str, Any]] = {
     'nvidia/Cosmos3-Nano-Policy-DROID': {

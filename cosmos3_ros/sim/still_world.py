@@ -112,7 +112,7 @@ class StillWorld:
         return near[0] if near else ''
 
     def _push_away(self, motion: NDArray[np.float64]) -> None:
-        """Move cubes that the fingers would be in, straight ahead: two fingers keep a cube between."""
+        """Move cubes that the fingers would be in, straight ahead: none turns, none slides off."""
         ahead = np.array([np.cos(self._yaw), np.sin(self._yaw)])
         if ahead @ motion < 0.0:
             ahead = -ahead

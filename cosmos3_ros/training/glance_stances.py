@@ -14,8 +14,11 @@ from ..sim.world import World
 _START_SHARE, _GOAL_SHARE = 0.15, 0.4
 _ABOVE_CUBE_SHARE = 0.5
 _ASTRAY_SHARE = 0.3
-_UNDERWAY_SHARE, _FARTHEST_SHARE = 0.4, 0.6
-"""So many pushes have begun: their cube lies up to so far on its way."""
+"""Of pushes: the arm has lost its cube."""
+_UNDERWAY_SHARE = 0.4
+"""Of pushes: the cube lies on its way,"""
+_FARTHEST_SHARE = 0.6
+"""up to so far."""
 _LOW = np.array([0.32, -0.28, 0.10])
 _HIGH = np.array([0.64, 0.28, 0.40])
 

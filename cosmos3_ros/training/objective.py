@@ -62,6 +62,7 @@ def measure_held_out(
         # With gradients, unused: layers that are compiled for training would be compiled anew without.
         losses = objective.measure(Batch(MEASURED_STEP + i, 0, draw(i)))
         found.append({name: float(value.detach()) for name, value in losses.items()})
+        del losses  # their graph, before the next one is made
     return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}
 
 

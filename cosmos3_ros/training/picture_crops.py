@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..resources import require
+from .settings import TrainingError
 
 torch = require('torch', 'model')
 
@@ -33,6 +34,17 @@ class Crop:
     top: float = 0.0
     size: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse what reaches beyond the picture.
+
+        :raises TrainingError: It does.
+        """
+        if not (0.0 < self.size <= 1.0 and min(self.left, self.top) >= 0.0
+                and max(self.left, self.top) + self.size <= 1.0 + 1e-9):
+            raise TrainingError(
+                f'crop: left {self.left:g}, top {self.top:g}, size {self.size:g} arrived; a window inside '
+                'the picture, 0 to 1, is allowed')
+
 
 def draw_crop(smallest: float, rng: np.random.Generator) -> Crop:
     """Draw a window; one in five is the whole picture, as perception shows it.
@@ -47,7 +59,7 @@ def draw_crop(smallest: float, rng: np.random.Generator) -> Crop:
 
 
 def crop_report(text: str, crop: Crop) -> str:
-    """Return a report, JSON as :func:`scene_facts_report.report_json` writes it, about the cropped picture.
+    """Return a report about the cropped picture, JSON as :func:`scene_facts_report.report_json` writes it.
 
     Boxes of other cameras than the first stay as they are.
     """
@@ -59,12 +71,15 @@ def crop_report(text: str, crop: Crop) -> str:
 
 
 def crop_frames(frames: Any, crops: Sequence[Crop]) -> Any:
-    """Return windows of clips at the clips' own size, float32.
+    """Return windows of clips at the clips' own size, float32 of the same shape, 0..255.
 
     :param frames: uint8 (clips, T, H, W, 3).
     :param crops: One per clip.
+    :raises TrainingError: Not as many windows as clips.
     """
     clips, count, height, width = frames.shape[:4]
+    if len(crops) != clips:
+        raise TrainingError(f'crops: {len(crops)} windows for {clips} clips arrived, one each is needed')
     windows = torch.tensor([[c.left, c.top, c.size] for c in crops], device=frames.device)
     # grid_sample without aligned corners: -1 and 1 are the picture's edges.
     across = (torch.arange(width, device=frames.device) + 0.5) / width

@@ -136,7 +136,8 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
                     question = replace(question, answer=crop_report(question.answer, first))
             asked.append(question)
         prompts = [self.prompt_ids(a.question, *anchors[0]) for a in asked]
-        answers = [self.answer_ids(a.answer) for a in asked]
+        # Reports of cropped pictures do not come twice.
+        answers = [self.answer_ids(a.answer, keep=bool(a.dimension) or not crops) for a in asked]
         weights = [self._settings.fact_weight if a.dimension else 1.0 for a in asked]
         return self.losses(prompts, answers, anchors, weights, crops)
 
@@ -242,14 +243,20 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
                 f'and clips of {self._video.min_clip_pixels} to {self._video.max_clip_pixels} pixels. Change '
                 'max_frame_pixels')
 
-    def answer_ids(self, text: str) -> Any:
-        """Return an answer's tokens, the end of the turn included, int64 (tokens,); made once per text."""
-        if text not in self._answers:
-            if len(self._answers) >= _MOST_ANSWERS:
-                self._answers.clear()
+    def answer_ids(self, text: str, *, keep: bool = True) -> Any:
+        """Return an answer's tokens, the end of the turn included, int64 (tokens,).
+
+        :param keep: For the next time that the same text is asked for.
+        """
+        known = self._answers.get(text)
+        if known is None:
             ids = self._tokenizer(text, add_special_tokens=False)['input_ids']
-            self._answers[text] = torch.tensor([*ids, self._tokenizer.eos_token_id])
-        return self._answers[text]
+            known = torch.tensor([*ids, self._tokenizer.eos_token_id])
+            if keep:
+                if len(self._answers) >= _MOST_ANSWERS:
+                    self._answers.clear()
+                self._answers[text] = known
+        return known
 
 
 def batch_patches(frames: Any, settings: VideoSettings) -> tuple[Any, tuple[int, int, int]]:

@@ -47,7 +47,8 @@ class ReasonerSettings:
     :param max_frame_pixels: Larger frames are scaled down, as ``perception`` does with its parameter.
     :param scene_share: Share of samples that ask for the whole scene; the others ask for facts.
     :param fact_weight: What a token of a fact's answer counts beside one of a report: a fact has two, a
-        report two hundred, of which the digits of its boxes alone are most of the loss.
+        report two hundred, of which the digits of its boxes alone are most of the loss. Weighed within one
+        forward: with a micro_batch of 1 it says nothing.
     :param smallest_crop: Pictures are cropped at random to this share of their sides or more, and reports
         accordingly; 1: never. Facts, which may speak of what a crop cuts off, by a quarter of that.
     :param anchor_stride: Every how many frames of an episode a clip may end.
@@ -70,7 +71,7 @@ class ReasonerSettings:
         check_range('reasoner', 'max_frame_pixels', self.max_frame_pixels, 1024, 2**24)
         check_range('reasoner', 'scene_share', self.scene_share, 0.0, 1.0)
         check_range('reasoner', 'smallest_crop', self.smallest_crop, 0.3, 1.0)
-        check_range('reasoner', 'fact_weight', self.fact_weight, 0.0, 1000.0)
+        check_range('reasoner', 'fact_weight', self.fact_weight, 1e-3, 1000.0)
         check_range('reasoner', 'anchor_stride', self.anchor_stride, 1, 64)
         if self.frames % 2 or not self.cameras:
             raise TrainingError(

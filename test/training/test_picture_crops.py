@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cosmos3_ros.training.picture_crops import Crop, crop_frames, crop_report, draw_crop
+from cosmos3_ros.training.settings import TrainingError
 
 HEIGHT, WIDTH = 48, 80
 
@@ -103,6 +104,17 @@ def test_objects_are_named_as_long_as_enough_of_them_is_seen(crop, box):
         assert 0 <= left < right <= 1000 and 0 <= top < bottom <= 1000
     elif share < 0.2:
         assert len(got['objects']) == 1
+
+
+@pytest.mark.parametrize('window', [(-0.1, 0.0, 0.5), (0.0, 0.6, 0.5), (0.0, 0.0, 0.0), (0.0, 0.0, 1.5)])
+def test_windows_beyond_the_picture_are_refused(window):
+    with pytest.raises(TrainingError, match=r'size .* arrived; a window inside the picture'):
+        Crop(*window)
+
+
+def test_every_clip_needs_its_window():
+    with pytest.raises(TrainingError, match='1 windows for 3 clips arrived'):
+        crop_frames(torch.zeros((3, 2, HEIGHT, WIDTH, 3), dtype=torch.uint8), [Crop()])
 
 
 @given(smallest=st.floats(0.3, 0.99), seed=st.integers(0, 2**32))

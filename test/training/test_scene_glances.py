@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ import pytest
 from cosmos3_ros.sim.expert import PUSH_GRIPPER, Expert, Phase
 from cosmos3_ros.sim.inverse_kinematics import InverseKinematics
 from cosmos3_ros.sim.scene import CUBE_HALF_M, simulated_robot
-from cosmos3_ros.sim.tasks import REACH_HEIGHT_M, TASKS, parse_instruction
+from cosmos3_ros.sim.tasks import REACH_HEIGHT_M, TASKS, Goal, parse_instruction
 from cosmos3_ros.sim.world import World
 from cosmos3_ros.training.dataset_alternatives import read_alternatives
 from cosmos3_ros.training.dataset_reader import Dataset
@@ -237,6 +238,43 @@ def test_stances_can_be_stood_in(stances: list[tuple[str, Stance | None]]) -> No
             position, yaw = kinematics.tool_pose(runner._joints(stance))
             assert np.linalg.norm(position - stance.position) < 2e-3
             assert abs((yaw - stance.yaw + np.pi) % (2 * np.pi) - np.pi) < 0.01
+
+
+def stood_pushes(count: int) -> Iterator[tuple[World, Goal, NDArray[np.float64], Stance, Any]]:
+    """Yield worlds in which the arm stands for a push, with where the cube was before, and the joints."""
+    runner, _ = make_runner(1)
+    world = runner._world
+    for seed in range(count):
+        goal = world.reset('push', seed)
+        before = world.cube_pose(goal.colour)[:2]
+        stance, joints = runner._stand(goal, 0.0, np.random.default_rng(seed))
+        if stance.cube is not None:
+            yield world, goal, before, stance, (runner, joints)
+
+
+def test_cubes_of_pushes_lie_where_the_stance_says_on_their_way_to_the_zone() -> None:
+    moved = 0
+    for world, goal, before, stance, _ in stood_pushes(120):
+        cube = world.cube_pose(goal.colour)
+        assert np.array_equal(cube[:2], stance.cube) and cube[2] == pytest.approx(CUBE_HALF_M, abs=1e-3)
+        way, done = world.zone_xy - before, cube[:2] - before
+        share = float(done @ way) / float(way @ way)
+        assert -1e-9 < share < 0.61 and np.linalg.norm(done - share * way) < 1e-9
+        moved += share > 0.01
+    assert moved > 5
+
+
+def test_an_arm_that_lost_its_cube_goes_straight_up_first() -> None:
+    kinematics, seen = InverseKinematics(), 0
+    for _, goal, _, stance, (runner, joints) in stood_pushes(200):
+        if stance.phase is Phase.RETREAT:
+            rows = runner._roll_out(goal, stance, joints)[:6]
+            poses = [kinematics.tool_pose(row[:7]) for row in rows]
+            assert max(np.linalg.norm(place[:2] - stance.position[:2]) for place, _ in poses) < 1e-3
+            assert max(abs(np.sin(yaw - stance.yaw)) for _, yaw in poses) < 5e-3
+            assert poses[-1][0][2] > stance.position[2] + 0.02 and (rows[:, 7] == PUSH_GRIPPER).all()
+            seen += 1
+    assert seen > 5
 
 
 # What is asked for

@@ -25,7 +25,7 @@ from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.picture_crops import Crop, crop_report
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_patches, checkpoint_name
-from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingSettings
+from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingError, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
 from cosmos3_ros.training.stages import run_reasoner
 from cosmos3_ros.training.training_run import make_accelerator
@@ -107,24 +107,29 @@ def test_tokens_of_facts_weigh_what_the_settings_say(objective, monkeypatch):
 def test_pictures_and_reports_are_cropped_alike_while_training_only(objective, monkeypatch):
     shown = []
     monkeypatch.setattr(objective, '_settings', replace(SETTINGS, smallest_crop=0.5, scene_share=0.5))
-    monkeypatch.setattr(objective, '_held_out', objective._anchors)
+    held_out = objective._recordings[0].anchors(0.3, held_out=True)
+    monkeypatch.setattr(objective, '_held_out', (held_out,))
     monkeypatch.setattr(objective, 'losses', lambda *arguments: shown.append(arguments))
-    batch = Batch(0, 0, tuple((0, i % len(objective._anchors[0])) for i in range(64)))
+    batch = Batch(0, 0, tuple((0, i % len(held_out)) for i in range(64)))
     objective(batch)
     objective.measure(batch)
-    (_, answers, anchors, weights, crops), (_, plain, same, _, none) = shown
-    assert anchors == same and not none and len(crops) == 64
+    (_, answers, anchors, weights, crops), (_, plain, unseen, _, none) = shown
+    truths = objective._recordings[0].reports
+    assert not none and len(crops) == 64
+    assert {anchor for _, anchor in anchors} <= set(objective._anchors[0].tolist())
+    assert {anchor for _, anchor in unseen} == set(held_out.tolist())
+    for (_, anchor), answer in zip(unseen, plain, strict=True):
+        text = objective._tokenizer.decode(answer, skip_special_tokens=True)
+        assert len(answer) < 10 or text == truths[anchor]
     reports = 0
-    for (_, anchor), answer, whole, windows in zip(anchors, answers, plain, crops, strict=True):
+    for (_, anchor), answer, windows in zip(anchors, answers, crops, strict=True):
         assert set(windows) == set(SETTINGS.cameras)
-        text = objective._tokenizer.decode(whole, skip_special_tokens=True)
-        cropped = objective._tokenizer.decode(answer, skip_special_tokens=True)
-        if len(whole) < 10:
-            assert cropped == text and min(window.size for window in windows.values()) >= 0.875
+        if len(answer) < 10:
+            assert min(window.size for window in windows.values()) >= 0.875
         else:
             reports += 1
-            assert text == objective._recordings[0].reports[anchor]
-            assert cropped == crop_report(text, windows['exterior_1'])
+            cropped = objective._tokenizer.decode(answer, skip_special_tokens=True)
+            assert cropped == crop_report(truths[anchor], windows['exterior_1'])
     assert 10 < reports < 54 and len(weights) == 64
 
 
@@ -169,7 +174,7 @@ def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkey
     settings = read_section(TrainingSettings, {
         'name': 'test', 'start': {'preset': 'micro'},
         'data': {'datasets': [{'path': 'x'}], 'held_out': 0.3},
-        'run': {'autocast': 'none', 'log_every': 1, 'store': 'float32'},
+        'run': {'autocast': 'none', 'log_every': 1, 'store': 'float32', 'measure_every': 5},
         'reasoner': {'optimiser': {'steps': 10, 'batch': 4, 'learning_rate': 5e-3, 'ema_decay': 0.5},
                      'cameras': ['exterior_1', 'wrist'], 'frames': 2, 'max_frame_pixels': 4096}}, '')
     output = OutputCheckpoint(tmp_path / 'out', settings)
@@ -180,6 +185,7 @@ def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkey
     result = run_reasoner(place)
     losses = [entry['loss'] for entry in result.log]
     assert result.done and np.mean(losses[-2:]) < 0.8 * losses[0]
+    assert ['held_out_loss' in entry for entry in result.log] == ([False] * 4 + [True]) * 2
     assert understanding_hash(output.directory) != before
     model, _ = load_model(output.directory, torch.float32, 'cpu')
     snapshot = torch.load(output.run_directory / 'reasoner.snapshot.pt', weights_only=True)
@@ -196,6 +202,13 @@ def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkey
     shared = 'layers.1.self_attn.to_k.weight'
     assert torch.equal(
         transformer.state_dict()[shared], model.model.language_model.layers[1].self_attn.k_proj.weight)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('fact_weight', 0.0), ('smallest_crop', 0.1), ('smallest_crop', 1.2)])
+def test_weights_and_crops_outside_their_ranges_are_refused(name, value):
+    with pytest.raises(TrainingError, match=rf'{name}: {value} arrived'):
+        replace(SETTINGS, **{name: value})
 
 
 def test_pictures_are_scaled_as_perception_scales_them():
