@@ -10,7 +10,7 @@
 # the second recordings out. SEED is that of the first recording. Variables, packs: train_tiny.sh.
 work=$1 glances=${2:-600}
 . benchmarks/tiny_steps.sh
-policy=${POLICY:-300} end=${END:-1650} seed=${SEED:-1}
+policy=${POLICY:-300} seed=${SEED:-1}
 "$python" benchmarks/go_on.py "$settings" "$work/start" actions generator
 note "policy from $work/start: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 
@@ -47,15 +47,5 @@ update_json(Path(sys.argv[1]), {'stages': {}})" "$work/tiny/cosmos3_ros.json"
   mkdir -p "$work/tiny.run/prepared"
   ln -s "$work"/first.run/prepared/* "$work"/other.run/prepared/* "$work/tiny.run/prepared/"
 fi
-data=()
-for name in "${names[@]}"; do data+=(--data "$work/$name"); done
-[ ! -e "$work/end" ] || end=$(cat "$work/end")
-left=$((end - $(now)))
-note "$left s for the last lesson"
-# shellcheck disable=SC2046
-spread "$all" actions tiny "${data[@]}" $(fit $(($(now) + left * ${ACTIONS_SHARE:-75} / 100)))
-pack actions tiny/transformer tiny/cosmos3_ros.json
-# shellcheck disable=SC2046
-spread "$all" generator tiny "${data[@]}" $(fit "$end")
-pack generator tiny/transformer tiny/cosmos3_ros.json tiny/README.md tiny/losses.png
+train_tower "${ACTIONS_SHARE:-75}" "${names[@]}"
 note 'all done'

@@ -60,4 +60,17 @@ as_many() {  # like which recording, of how many episodes, in so many seconds; a
 spread() {  # GPUs, stage, checkpoint, options; on the first of them if they do not work together
   train "$1" "$2" "$2" "$3" --resume "${@:4}" || { [[ $1 == *,* ]] && train "${1%%,*}" "$2" "$2" "$3" --resume "${@:4}"; }
 }
+train_tower() {  # percentage of the time that is left for actions alone, recordings
+  local data=() name end left
+  for name in "${@:2}"; do data+=(--data "$work/$name"); done
+  end=$(cat "$work/end" 2>/dev/null || echo "${END:-1650}")
+  left=$((end - $(now)))
+  note "$left s for the tower"
+  # shellcheck disable=SC2046  # two words or none
+  spread "$all" actions tiny "${data[@]}" $(fit $(($(now) + left * $1 / 100)))
+  pack actions tiny/transformer tiny/cosmos3_ros.json
+  # shellcheck disable=SC2046
+  spread "$all" generator tiny "${data[@]}" $(fit "$end")
+  pack generator tiny/transformer tiny/cosmos3_ros.json tiny/README.md tiny/losses.png
+}
 sed "s/^  workers: .*/  workers: $((cores > 8 ? cores - 4 : cores))/" "$settings" > "$work/settings.yaml" && settings="$work/settings.yaml"

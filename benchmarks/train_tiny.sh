@@ -24,7 +24,7 @@
 # ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
 work=$1 facts=${2:-900} glances=${3:-500}
 . benchmarks/tiny_steps.sh
-piece=${PIECE:-all} end=${END:-1650}
+piece=${PIECE:-all}
 case $gpus in  # which GPUs train what; the autoencoder's are free again before the reasoner's
   0 | 1) vae_on=0 reasoner_on=0 encode_on=(0 0) ;;
   2 | 3) vae_on=0 reasoner_on=1 encode_on=(0 0) ;;
@@ -39,21 +39,6 @@ record_policy() {
   left=$(((until - $(now)) / 2))
   record glances_2 all --episodes "$(as_many glances "$glances" "$left")" --seed 3 "${some_glances[@]}"
   record policy_2 all --episodes "$(as_many policy "$policy" "$left")" --seed 4 "${some_episodes[@]}"
-}
-
-train_policy() {
-  local data=() name
-  for name in glances policy glances_2 policy_2; do data+=(--data "$work/$name"); done
-  [ ! -e "$work/end" ] || end=$(cat "$work/end")
-  local left=$((end - $(now)))
-  note "$left s for the tower"
-  # shellcheck disable=SC2046  # two words or none
-  spread "$all" actions tiny "${data[@]}" $(fit $(($(now) + left * ${ACTIONS_SHARE:-50} / 100)))
-  pack actions tiny/transformer tiny/cosmos3_ros.json
-  # shellcheck disable=SC2046
-  spread "$all" generator tiny "${data[@]}" $(fit "$end")
-  pack generator tiny/transformer tiny/cosmos3_ros.json tiny/README.md tiny/losses.png
-  rm -f "$out/actions.tgz"
 }
 
 understanding() {
@@ -106,7 +91,8 @@ policy() {
     encode "${all##*,}" tiny policy policy_2 & local two=$!
     wait "$recording" && wait "$one" && wait "$two"
   fi
-  train_policy
+  train_tower "${ACTIONS_SHARE:-50}" glances policy glances_2 policy_2
+  rm -f "$out/actions.tgz"
 }
 
 start=''

@@ -141,7 +141,7 @@ class RunSettings:
     :param compile: Let torch compile the objective.
     :param gradient_checkpointing: Of the generation tower's layers: less memory, a third more work.
     :param log_every: Steps between two entries of the log.
-    :param measure_every: Steps between two looks at held-out windows (generator); 0 is never.
+    :param measure_every: Steps between two looks at held-out clips and windows; 0 is never.
     :param snapshot_every_s: Seconds between two snapshots.
     :param store: Type of the weights on disk.
     """

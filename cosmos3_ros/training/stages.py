@@ -75,8 +75,8 @@ def run_reasoner(place: Workplace) -> StageResult:
     data = place.settings.data
     recordings = cut_clips(place)
     anchors = [r.anchors(data.held_out, held_out=False) for r in recordings]
-    looks = place.settings.run.measure_every and data.held_out
-    held_out = [r.anchors(data.held_out, held_out=True) for r in recordings] if looks else []
+    held_out = [
+        r.anchors(data.held_out, held_out=True) for r in recordings] if place.looks_at_held_out else []
     model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
     objective = ReasonerObjective(
         model, tokenizer, recordings, anchors, Examiner(PromptBook.load(), settings),

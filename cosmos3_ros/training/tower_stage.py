@@ -171,6 +171,5 @@ def _stage_draws(
 
 def encode_all(place: Workplace, stage: str) -> tuple[list[LatentWindows], list[LatentWindows]]:
     """Return the windows to train on, and the held-out ones if they are to be looked at."""
-    looks = place.settings.run.measure_every and place.settings.data.held_out
     return (encode_recordings(place, stage=stage),
-            encode_recordings(place, held_out=True, stage=stage) if looks else [])
+            encode_recordings(place, held_out=True, stage=stage) if place.looks_at_held_out else [])

@@ -68,6 +68,11 @@ class Workplace:
         return pairs if stage == 'actions' else [pair for pair in pairs if not pair[0].is_glances]
 
     @property
+    def looks_at_held_out(self) -> bool:
+        """Whether losses of held-out data are wanted, and there are such data."""
+        return self.settings.run.measure_every > 0 and self.settings.data.held_out > 0.0
+
+    @property
     def prepared(self) -> Path:
         """Where decoded pictures are kept."""
         return self.output.run_directory / 'prepared'
