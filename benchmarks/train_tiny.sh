@@ -21,7 +21,8 @@
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
 # Glances (scenes, 50 an episode) are recorded first, then POLICY episodes, then more of both in the time that is left.
-# ACTIONS_SHARE is the percentage of the tower's time for actions alone. NO_FIT=1 takes the file's steps instead.
+# SECOND_GLANCES is the task of the second glances (all, push, ...). ACTIONS_SHARE is the percentage of the tower's
+# time for actions alone. NO_FIT=1 takes the file's steps instead.
 work=$1 facts=${2:-900} glances=${3:-500}
 . benchmarks/tiny_steps.sh
 piece=${PIECE:-all}
@@ -37,7 +38,7 @@ record_policy() {
   record policy all --episodes "$policy" --seed 2 "${some_episodes[@]}"
   # Half of what is left for each: episodes per second were seen just now.
   left=$(((until - $(now)) / 2))
-  record glances_2 all --episodes "$(as_many glances "$glances" "$left")" --seed 3 "${some_glances[@]}"
+  record glances_2 "${SECOND_GLANCES:-all}" --episodes "$(as_many glances "$glances" "$left")" --seed 3 "${some_glances[@]}"
   record policy_2 all --episodes "$(as_many policy "$policy" "$left")" --seed 4 "${some_episodes[@]}"
 }
 

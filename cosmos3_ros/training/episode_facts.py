@@ -13,7 +13,7 @@ from ..sim.tasks import REACH_HEIGHT_M
 from .episode_anomaly import Wrongness
 from .episode_settings import RATE_HZ
 from .episode_trace import EpisodeTrace, TraceFrame
-from .scene_facts import GRIPPER_LABEL, PICTURE_CLEAN, ZONE_LABEL, FrameFacts, ObjectFact
+from .scene_facts import OBJECT_LABELS, PICTURE_CLEAN, FrameFacts, ObjectFact
 from .scene_facts_questions import state_truths
 
 CLIP_FRAMES = RATE_HZ
@@ -33,7 +33,6 @@ class FactFinder:
     def __init__(self, scene: Scene, trace: EpisodeTrace) -> None:
         self._trace = trace
         self._owner = _owners(scene.model)
-        self._labels = (*(f'{colour} cube' for colour in CUBE_COLOURS), ZONE_LABEL, GRIPPER_LABEL)
         first = trace.frames[0]
         target = trace.goal.colour
         self._start_m = max(_distance_to_go(first, target), 1e-3)
@@ -75,7 +74,7 @@ class FactFinder:
         # -1, the background, picks the last owner, which is nobody.
         owners = self._owner[labels]
         things: list[ObjectFact] = []
-        for index, label in enumerate(self._labels):
+        for index, label in enumerate(OBJECT_LABELS):
             mine = owners == index
             count = int(np.count_nonzero(mine))
             if count < _FEWEST_PIXELS:

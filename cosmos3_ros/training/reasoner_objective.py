@@ -14,6 +14,7 @@ from ..reasoner.vision_tower import VisionTower
 from ..resources import require
 from .clip_samples import ClipRecording, Examiner, as_clip
 from .device_frames import DeviceFrames
+from .grounding import GroundingHead, Targets
 from .objective import Batch
 from .picture_crops import Crop, crop_frames, crop_report, draw_crop
 from .settings import ReasonerSettings, TrainingError
@@ -26,6 +27,8 @@ _LENGTH_STEP = 128
 """Sequences are padded to multiples of this: compiled layers then see few different shapes."""
 _MOST_ANSWERS = 200_000
 _FACT_CROP = 0.25
+GROUNDING_PREFIX = 'grounding.'
+"""Of what is trained beside the model and is no part of a checkpoint."""
 
 # The unified checkpoint's names (transformers' conversion mapping of ``cosmos3_omni``, the other way round).
 _RENAMES = (
@@ -90,6 +93,11 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         self._frames = [
             {slot: DeviceFrames(r.pictures[slot], device, _MEMORY_SHARE) for slot in settings.cameras}
             for r in recordings]
+        self._grounding: Any = None
+        if settings.grounding_weight:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self._grounding = GroundingHead(model.lm_head.in_features).to(device)
         self._prompts: dict[str, PromptIds] = {}
         self._answers: dict[str, Any] = {}
         sizes = {tuple(r.pictures[s].shape[1:3] for s in settings.cameras) for r in recordings}
@@ -99,7 +107,10 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def trained(self) -> dict[str, Any]:
         """See :class:`objective.Objective`."""
-        return {checkpoint_name(name): p for name, p in self.model.named_parameters() if p.requires_grad}
+        named = {checkpoint_name(name): p for name, p in self.model.named_parameters() if p.requires_grad}
+        if self._grounding is not None:
+            named |= {GROUNDING_PREFIX + name: p for name, p in self._grounding.named_parameters()}
+        return named
 
     def compile_layers(self) -> None:
         """See :class:`objective.Objective`: both towers' layers, each kind sharing its graphs."""
@@ -122,34 +133,36 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     def _ask(
         self, batch: Batch, choices: Sequence[NDArray[np.int64]], smallest_crop: float,
     ) -> dict[str, Any]:
-        asked, anchors, crops = [], [], []
+        asked, anchors, crops, reports = [], [], [], []
+        first = self._settings.cameras[0]
         for i, (dataset, sample) in enumerate(batch.draws):
             rng = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part, i])
             anchor = int(choices[dataset][sample])
             question = self._examiner.draw(self._recordings[dataset], anchor, rng)
+            report = self._recordings[dataset].reports[anchor]
             anchors.append((dataset, anchor))
             if smallest_crop < 1.0:
                 smallest = 1.0 - (1.0 - smallest_crop) * (_FACT_CROP if question.dimension else 1.0)
                 crops.append({slot: draw_crop(smallest, rng) for slot in self._settings.cameras})
-                if not question.dimension:
-                    first = crops[-1][self._settings.cameras[0]]
-                    question = replace(question, answer=crop_report(question.answer, first))
-            asked.append(question)
+                report = crop_report(report, crops[-1][first])
+            asked.append(question if question.dimension else replace(question, answer=report))
+            reports.append(report)
         prompts = [self.prompt_ids(a.question, *anchors[0]) for a in asked]
         # Reports of cropped pictures do not come twice.
         answers = [self.answer_ids(a.answer, keep=bool(a.dimension) or not crops) for a in asked]
         weights = [self._settings.fact_weight if a.dimension else 1.0 for a in asked]
-        return self.losses(prompts, answers, anchors, weights, crops)
+        return self.losses(prompts, answers, anchors, weights, crops, reports)
 
     def losses(
         self, prompts: Sequence[PromptIds], answers: Sequence[Any], anchors: Sequence[tuple[int, int]],
-        weights: Sequence[float], crops: Sequence[dict[str, Crop]] = (),
+        weights: Sequence[float], crops: Sequence[dict[str, Crop]] = (), reports: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Return the losses of given answers to given prompts about given clips.
 
         :param answers: int64 (tokens,) each.
         :param weights: Of each answer's tokens; the loss is their weighted mean.
         :param crops: Windows of each clip's pictures, one per camera; none: all is shown.
+        :param reports: What is true about the clips as they are shown, for the grounding; none: without it.
         """
         device = self.model.lm_head.weight.device
         longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
@@ -171,18 +184,30 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         weight = (weight / weight.sum()).to(device)
         ids, positions, places = (t.to(device) for t in (ids, positions, places))
         # Padding stands after every answer, so causality alone hides it: no mask is needed.
-        hidden = self._run(ids, positions, anchors, crops)
+        features, levels = self._encode(anchors, crops)
+        hidden = self._run(ids, positions, features, levels)
         logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places)).float()
         loss = (torch.nn.functional.cross_entropy(logits, wanted, reduction='none') * weight).sum()
         right = (logits.argmax(dim=-1) == wanted).float().mean()
-        return {'loss': loss, 'token_accuracy': right}
+        found = {'loss': loss, 'token_accuracy': right}
+        if self._grounding is not None and reports:
+            found |= self._ground(features.view(count, -1, features.shape[-1]), reports)
+            found['loss'] = loss + self._settings.grounding_weight * found['grounding_loss']
+        return found
 
-    def _run(
-        self, ids: Any, positions: Any, anchors: Sequence[tuple[int, int]],
-        crops: Sequence[dict[str, Crop]] = (),
-    ) -> Any:
+    def _ground(self, features: Any, reports: Sequence[str]) -> dict[str, Any]:
+        """Ask the first camera's last pictures for what the reports say of them."""
+        height, width = self._recordings[0].pictures[self._settings.cameras[0]].shape[1:3]
+        side = self._video.patch_size * self._video.merge_size
+        rows, columns = height // side, width // side
+        pairs = self._settings.frames // self._video.temporal_patch_size
+        shown = features[:, (pairs - 1) * rows * columns:pairs * rows * columns]
+        targets = Targets.of(reports, rows, columns).to(features.device)
+        found: dict[str, Any] = self._grounding(shown, targets)
+        return found
+
+    def _run(self, ids: Any, positions: Any, features: Any, levels: Sequence[Any]) -> Any:
         """Return the language model's last hidden states, (batch, N, hidden)."""
-        features, levels = self._encode(anchors, crops)
         model = self.model.model
         embedded = model.get_input_embeddings()(ids)
         visual = ids == self.model.config.video_token_id

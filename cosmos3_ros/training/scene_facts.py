@@ -10,10 +10,13 @@ import json
 from typing import Any
 
 from ..contracts import TaskState
+from ..sim.configuration import CUBE_COLOURS
 from .lerobot_format import DatasetError
 
 GRIPPER_LABEL = 'gripper'
 ZONE_LABEL = 'white circle'
+OBJECT_LABELS = (*(f'{colour} cube' for colour in CUBE_COLOURS), ZONE_LABEL, GRIPPER_LABEL)
+"""What facts give boxes of, in the order of the renderer's numbers."""
 ACTIVITIES = ('approach', 'descend', 'close', 'lift', 'carry', 'lower', 'release', 'push', 'retreat', 'done')
 """What the arm is doing: the phases of ``sim.expert.Expert``."""
 

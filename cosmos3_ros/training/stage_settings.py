@@ -51,6 +51,7 @@ class ReasonerSettings:
         forward: with a micro_batch of 1 it says nothing.
     :param smallest_crop: Pictures are cropped at random to this share of their sides or more, and reports
         accordingly; 1: never. Facts, which may speak of what a crop cuts off, by a quarter of that.
+    :param grounding_weight: Of :mod:`grounding`'s loss beside the answers'; 0: without it.
     :param anchor_stride: Every how many frames of an episode a clip may end.
     """
 
@@ -62,6 +63,7 @@ class ReasonerSettings:
     scene_share: float = 0.6
     fact_weight: float = 1.0
     smallest_crop: float = 1.0
+    grounding_weight: float = 0.0
     anchor_stride: int = 4
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class ReasonerSettings:
         check_range('reasoner', 'max_frame_pixels', self.max_frame_pixels, 1024, 2**24)
         check_range('reasoner', 'scene_share', self.scene_share, 0.0, 1.0)
         check_range('reasoner', 'smallest_crop', self.smallest_crop, 0.3, 1.0)
+        check_range('reasoner', 'grounding_weight', self.grounding_weight, 0.0, 100.0)
         check_range('reasoner', 'fact_weight', self.fact_weight, 1e-3, 1000.0)
         check_range('reasoner', 'anchor_stride', self.anchor_stride, 1, 64)
         if self.frames % 2 or not self.cameras:

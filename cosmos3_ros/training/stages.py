@@ -14,7 +14,7 @@ from ..resources import require
 from .clip_samples import ClipRecording, Examiner
 from .objective import measure_held_out
 from .preparation import prepare_clips
-from .reasoner_objective import ReasonerObjective
+from .reasoner_objective import GROUNDING_PREFIX, ReasonerObjective
 from .settings import TrainingError, TrainingSettings
 from .tower_stage import encode_all, run_tower
 from .training_loop import StageResult
@@ -94,7 +94,8 @@ def run_reasoner(place: Workplace) -> StageResult:
                   if checkpoint.startswith(VISION_PREFIXES)}
         place.output.write_weights('vision_encoder', vision)
         place.output.write_weights('transformer', {
-            name: value for name, value in loop.average.values.items() if name not in vision})
+            name: value for name, value in loop.average.values.items()
+            if name not in vision and not name.startswith(GROUNDING_PREFIX)})
     return result
 
 

@@ -1,11 +1,11 @@
 """The reasoner's objective is transformers' own loss; a small run learns its answers and writes them back."""
 
 from dataclasses import replace
-import json
 import shutil
 
 import numpy as np
 import pytest
+from synthetic_clips import SETTINGS, make_clips, report
 import torch
 
 from cosmos3_ros.evaluation.reasoner_metrics import (
@@ -20,7 +20,7 @@ from cosmos3_ros.model.tower_hash import understanding_hash
 from cosmos3_ros.reasoner.model_loading import load_model
 from cosmos3_ros.reasoner.questions import PromptBook
 from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch_clip
-from cosmos3_ros.training.clip_samples import ClipRecording, Examiner, as_clip, scale_like_perception
+from cosmos3_ros.training.clip_samples import Examiner, as_clip, scale_like_perception
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.picture_crops import Crop, crop_report
@@ -29,33 +29,8 @@ from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, T
 from cosmos3_ros.training.settings_file import read_section
 from cosmos3_ros.training.stages import run_reasoner
 from cosmos3_ros.training.training_run import make_accelerator
+from cosmos3_ros.training.weight_files import weight_files
 from cosmos3_ros.training.workplace import Workplace
-
-SETTINGS = ReasonerSettings(
-    OptimiserSettings(steps=8, batch=4, learning_rate=3e-3, ema_decay=0.5), cameras=('exterior_1', 'wrist'),
-    frames=2, max_frame_pixels=4096)
-
-
-def report(box, state):
-    return json.dumps({
-        'caption': 'A cube.', 'objects': [{'label': 'red cube', 'bbox_2d': box}], 'next_action': 'stay',
-        'task_state': state, 'hazards': [], 'plausibility': 'possible'})
-
-
-def make_clips(episodes=3, length=4):
-    random = np.random.default_rng(0)
-    count = episodes * length
-    return ClipRecording(
-        name='clips', episode=np.repeat(np.arange(episodes), length).astype(np.int64),
-        begins=np.arange(0, count + 1, length),
-        pictures={slot: random.integers(0, 256, (count, *size, 3), dtype=np.uint8)
-                  for slot, size in (('exterior_1', (32, 64)), ('wrist', (64, 32)))},
-        instructions=('push the red cube',) * count,
-        reports=tuple(report([10 * i, 20, 300, 400], 'in_progress') for i in range(count)),
-        statements=tuple(json.dumps([
-            ['open', 'Semantic Alignment', 'Is the gripper open?', bool(i % 2)],
-            ['supported', 'Physical Laws', 'Does every cube rest on something?', True]])
-            for i in range(count)))
 
 
 @pytest.fixture
@@ -96,7 +71,7 @@ def test_loss_is_that_of_transformers(objective, fact_weight):
 def test_tokens_of_facts_weigh_what_the_settings_say(objective, monkeypatch):
     seen = []
     monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=7.0))
-    monkeypatch.setattr(objective, 'losses', lambda prompts, answers, anchors, weights, crops: seen.append(
+    monkeypatch.setattr(objective, 'losses', lambda prompts, answers, anchors, weights, *_: seen.append(
         [(len(answer) < 10, weight) for answer, weight in zip(answers, weights, strict=True)]))
     for step in range(4):
         objective(Batch(step, 0, tuple((0, i) for i in range(len(objective._anchors[0])))))
@@ -113,7 +88,7 @@ def test_pictures_and_reports_are_cropped_alike_while_training_only(objective, m
     batch = Batch(0, 0, tuple((0, i % len(held_out)) for i in range(64)))
     objective(batch)
     objective.measure(batch)
-    (_, answers, anchors, weights, crops), (_, plain, unseen, _, none) = shown
+    (_, answers, anchors, weights, crops, reports), (_, plain, unseen, _, none, whole) = shown
     truths = objective._recordings[0].reports
     assert not none and len(crops) == 64
     assert {anchor for _, anchor in anchors} <= set(objective._anchors[0].tolist())
@@ -121,16 +96,18 @@ def test_pictures_and_reports_are_cropped_alike_while_training_only(objective, m
     for (_, anchor), answer in zip(unseen, plain, strict=True):
         text = objective._tokenizer.decode(answer, skip_special_tokens=True)
         assert len(answer) < 10 or text == truths[anchor]
-    reports = 0
-    for (_, anchor), answer, windows in zip(anchors, answers, crops, strict=True):
+    assert whole == [truths[anchor] for _, anchor in unseen]
+    asked = 0
+    for (_, anchor), answer, windows, told in zip(anchors, answers, crops, reports, strict=True):
         assert set(windows) == set(SETTINGS.cameras)
+        assert told == crop_report(truths[anchor], windows['exterior_1'])
         if len(answer) < 10:
             assert min(window.size for window in windows.values()) >= 0.875
         else:
-            reports += 1
+            asked += 1
             cropped = objective._tokenizer.decode(answer, skip_special_tokens=True)
-            assert cropped == crop_report(truths[anchor], windows['exterior_1'])
-    assert 10 < reports < 54 and len(weights) == 64
+            assert cropped == told
+    assert 10 < asked < 54 and len(weights) == 64
 
 
 def test_what_is_cropped_is_what_the_model_is_shown(objective):
@@ -159,8 +136,6 @@ def test_patches_are_those_of_the_prompt(objective):
 
 
 def test_names_are_the_checkpoints(objective, micro_directory):
-    from cosmos3_ros.training.weight_files import weight_files
-
     stored = {name for folder in ('transformer', 'vision_encoder')
               for names in weight_files(micro_directory / folder).values() for name in names}
     assert {checkpoint_name(name) for name, _ in objective.model.named_parameters()} <= stored
@@ -176,7 +151,8 @@ def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkey
         'data': {'datasets': [{'path': 'x'}], 'held_out': 0.3},
         'run': {'autocast': 'none', 'log_every': 1, 'store': 'float32', 'measure_every': 5},
         'reasoner': {'optimiser': {'steps': 10, 'batch': 4, 'learning_rate': 5e-3, 'ema_decay': 0.5},
-                     'cameras': ['exterior_1', 'wrist'], 'frames': 2, 'max_frame_pixels': 4096}}, '')
+                     'cameras': ['exterior_1', 'wrist'], 'frames': 2, 'max_frame_pixels': 4096,
+                     'grounding_weight': 0.1}}, '')
     output = OutputCheckpoint(tmp_path / 'out', settings)
     output.begin(resume=False)
     before = understanding_hash(output.directory)
@@ -185,10 +161,15 @@ def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkey
     result = run_reasoner(place)
     losses = [entry['loss'] for entry in result.log]
     assert result.done and np.mean(losses[-2:]) < 0.8 * losses[0]
+    assert result.log[-1]['grounding_loss'] < result.log[0]['grounding_loss']
     assert ['held_out_loss' in entry for entry in result.log] == ([False] * 4 + [True]) * 2
     assert understanding_hash(output.directory) != before
     model, _ = load_model(output.directory, torch.float32, 'cpu')
     snapshot = torch.load(output.run_directory / 'reasoner.snapshot.pt', weights_only=True)
+    assert 'grounding.answer.weight' in snapshot['average']['values']
+    for folder in ('transformer', 'vision_encoder'):
+        assert not any('grounding' in name for names in weight_files(output.directory / folder).values()
+                       for name in names)
     started = dict(load_model(micro_directory, torch.float32, 'cpu')[0].named_parameters())
     for name, parameter in model.named_parameters():
         # Two layers read two of three mergers; the third is left as it was.
