@@ -179,6 +179,7 @@ def run_diffusers(part: str) -> None:
 
 def run_two_devices(part: str) -> None:
     """Measure both texts of guidance at once on two devices, in both precisions."""
+    import numpy as np
     import torch
 
     from cosmos3_ros.generator.bench import Variant, make_policy, measure, same_chunk
@@ -201,7 +202,8 @@ def run_two_devices(part: str) -> None:
             one, two = rows
             emit(part, f'request, {dtype}', one_ms=round(one.request_ms, 2), two_ms=round(two.request_ms, 2),
                  two_p99_ms=round(two.request_p99_ms, 2), times=round(one.request_ms / two.request_ms, 3),
-                 same_bytes=same_chunk(one.chunk, two.chunk), deterministic=two.deterministic)
+                 same_bytes=same_chunk(one.chunk, two.chunk), deterministic=two.deterministic,
+                 max_diff_rad=float(np.abs(one.chunk.positions - two.chunk.positions).max()))
 
 
 def guarded(part: str, what: str, work: Callable[[], dict[str, Any]]) -> None:

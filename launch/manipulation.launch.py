@@ -24,12 +24,11 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'robot', default_value='panda', description='Robot: a name from config/robots or a YAML file.'),
         DeclareLaunchArgument(
-            'policy', default_value=PythonExpression(["'oracle' if '", sim, "' == 'true' else 'cosmos3'"]),
+            'policy', default_value='cosmos3',
             choices=['cosmos3', 'oracle', 'openpi', 'vllm_omni', 'nim', 'replay'],
             description='Policy of the generator; oracle is the scripted expert and needs sim:=true; openpi, '
                         'vllm_omni and nim ask a server (policy_url); replay needs a dataset or bag in '
-                        'policy_options of params_file. By default oracle in simulation, as long as '
-                        'the shipped checkpoint does not push well.'),
+                        'policy_options of params_file.'),
         DeclareLaunchArgument(
             'policy_url', default_value='',
             description='Address of the server of openpi (ws://host:port), vllm_omni or nim '
@@ -41,8 +40,8 @@ def generate_launch_description() -> LaunchDescription:
                         'cosmos3-tiny, in the package, in simulation; none on a robot.'),
         DeclareLaunchArgument(
             'instruction', default_value='',
-            description='Start on this instruction; empty: wait for one. In simulation the oracle then takes '
-                        'the instruction of the simulated episode.'),
+            description='Start on this instruction; empty: wait for one, in simulation take that of the '
+                        'simulated episode.'),
         DeclareLaunchArgument(
             'profile', default_value='commissioning', choices=['commissioning', 'lab', 'hardware'],
             description='Limits of the controller, from config/profiles.yaml.'),

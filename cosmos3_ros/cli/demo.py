@@ -24,7 +24,7 @@ from .running import Running, model_parameters, perception_parameters, running
 if TYPE_CHECKING:
     from .episodes import EpisodeResult
 
-POLICIES = ('oracle', 'cosmos3')
+POLICIES = ('cosmos3', 'oracle')
 TIMEOUT_S = {'oracle': 45.0, 'cosmos3': 30.0}
 BAG, VIDEO, FIGURE, SUMMARY, LOGS = 'bag', 'cameras.mp4', 'motion.png', 'summary.json', 'log'
 RECORDER_CLOSE_S = 20.0
@@ -38,8 +38,9 @@ def add_parser(subparsers: Any) -> None:
         'demo', help='run simulated episodes through all nodes and check every command')
     parser.add_argument('--task', choices=(*TASKS, 'all'), default='pick_place',
                         help='all: the three one after the other (default: %(default)s)')
-    parser.add_argument('--policy', choices=POLICIES, default='oracle',
-                        help='oracle: the scripted expert on the simulated state (default: %(default)s)')
+    parser.add_argument('--policy', choices=POLICIES, default='cosmos3',
+                        help='cosmos3: the checkpoint; oracle: the scripted expert on the simulated state '
+                             '(default: %(default)s)')
     parser.add_argument('--episodes', type=int, default=1,
                         help='episodes of each task (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=1,

@@ -49,7 +49,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--policy-option', action='append', default=[], metavar='NAME=VALUE', dest='policy_options',
         help='argument of the policy, e.g. timeout_s=2.0; may be repeated (docs/generator.md lists them)')
-    parser.add_argument('--instruction', default='', help='start on this instruction')
+    parser.add_argument('--instruction', default='',
+                        help='start on this instruction; in simulation by default on that of the episode')
     parser.add_argument(
         '--task', choices=TASKS, default='pick_place', help='of the simulator (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=1, help='of the simulator (default: %(default)s)')
@@ -161,7 +162,8 @@ def _bring_up(args: argparse.Namespace, live: Running, checkpoint: Path, episode
     perception: dict[str, Any] = {**common, **models, **perception_parameters(args.device, checkpoint)}
     generator: dict[str, Any] = {
         **common, **models, 'policy': args.policy, 'policy_url': args.policy_url,
-        'policy_options': args.policy_options, 'instruction': instruction, 'blank_cameras': blank}
+        'policy_options': args.policy_options, 'instruction': instruction, 'blank_cameras': blank,
+        'follow_simulation': bool(args.sim)}
     controller: dict[str, Any] = {
         **common, 'profile': args.profile, 'arm_on_activate': bool(args.sim and not args.shadow)}
     sources: list[NodeSpec] = []

@@ -13,6 +13,7 @@ from cosmos3_ros.generator.observation_assembler import ObservationAssembler
 from cosmos3_ros.generator.policy import Policy
 import cosmos3_ros.msg as msg
 from cosmos3_ros.robots import Robot, load_robot
+from cosmos3_ros.sim.snapshot import SimulationSnapshot
 import cosmos3_ros.srv as srv
 
 from .base import LifecycleBase, guarded, guarded_service
@@ -68,7 +69,8 @@ class GeneratorNode(LifecycleBase):
         self.create_subscription(
             msg.SceneReport, 'scene', self._on_scene, qos_profile(values, 'scene'),
             callback_group=self.data_group)
-        if hasattr(policy, 'update_state'):
+        self._followed: tuple[int, str] | None = None
+        if hasattr(policy, 'update_state') or values['follow_simulation']:
             self.poller.subscribe(
                 msg.SimulationState, 'simulation_state', qos_profile(values, 'simulation_state'),
                 self._on_simulation)
@@ -99,6 +101,7 @@ class GeneratorNode(LifecycleBase):
         self.requests.start()
         self.create_timer(
             self.values['replan_interval_s'], self._on_replan, callback_group=self.service_group)
+        self._followed = None
         self.set_instruction(self.values['instruction'])
 
     def stop(self) -> None:
@@ -210,11 +213,23 @@ class GeneratorNode(LifecycleBase):
         policy = self.policy
         if policy is None:  # the last message before the subscription goes
             return
-        policy.update_state(snapshot)  # type: ignore[attr-defined]
-        if self.values['follow_simulation'] and self.active and not self.instruction and not message.success:
-            self._set_unless_busy(message.instruction)
+        if hasattr(policy, 'update_state'):
+            policy.update_state(snapshot)
+        if self.values['follow_simulation'] and self.active and not message.success:
+            self._follow(snapshot)
         if message.success and self._instructions is not None:
             self._instructions.take_success(snapshot.stamp_ns)
+
+    def _follow(self, snapshot: SimulationSnapshot) -> None:
+        """Take a new episode's instruction, unless somebody asked for something else.
+
+        Once an episode: an instruction that was taken back stays away.
+        """
+        episode, followed = (snapshot.episode, snapshot.instruction), self._followed
+        if episode == followed or self.instruction not in ('', followed[1] if followed else ''):
+            return
+        if self._set_unless_busy(snapshot.instruction):
+            self._followed = episode
 
     # Chunks ---------------------------------------------------------------------------------
 

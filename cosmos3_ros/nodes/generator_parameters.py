@@ -60,7 +60,7 @@ GENERATOR_TABLE = ParameterTable(
     Parameter('stop_on_simulation_success', bool, True,
               'With policy oracle, end execute_instruction when the simulator reports success.'),
     Parameter('follow_simulation', bool, False,
-              'With policy oracle and while no instruction is set, take the simulated episode\'s.',
+              'In simulation: take each episode\'s instruction, unless another one was set.',
               read_only=True),
     *qos_parameters('images', 'joint_states', 'action_chunk', 'scene', 'simulation_state'),
 )

@@ -59,7 +59,8 @@ def test_manipulation_starts_the_three_nodes():
 def test_simulation_is_asked_for_by_one_argument():
     _, context = nodes_of('manipulation.launch.py', sim='true')
     configuration = context.launch_configurations
-    assert configuration['policy'] == 'oracle' and configuration['use_sim_time'] == 'true'
+    assert configuration['policy'] == 'cosmos3' and configuration['use_sim_time'] == 'true'
+    assert configuration['checkpoint'] == 'cosmos3-tiny'
     assert configuration['arm_on_activate'] == 'true'
     assert nodes_of('simulation.launch.py')[0] == ['simulator']
 

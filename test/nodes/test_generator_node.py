@@ -1,6 +1,7 @@
 """The generator node on a real graph, with a policy that can be made slow, wrong or broken."""
 
 import json
+import math
 import threading
 import time
 
@@ -228,6 +229,40 @@ def test_each_chunk_is_tied_to_the_one_that_plays(graph):
     wait_for(lambda: bench.node.counters['prefixes_refused'] >= 1, 'a refused prefix')
     before = len(bench.chunks)
     wait_for(lambda: len(bench.chunks) > before, 'chunks all the same')
+
+
+def test_in_simulation_each_episode_is_followed_once_and_never_over_a_person(graph):
+    bench = Bench(graph, follow_simulation=True)
+    simulation = graph.publisher(msg.SimulationState, 'simulation_state')
+    wait_for(lambda: simulation.get_subscription_count() == 1, 'the generator')
+
+    def announce(instruction, episode, *, success=False):
+        simulation.publish(msg.SimulationState(
+            instruction=instruction, episode=episode, success=success, zone_xy=[0.5, 0.0]))
+
+    announce('push the red cube', 0, success=True)
+    announce('push the blue cube', 1)
+    wait_for(lambda: bench.node.instruction == 'push the blue cube', 'the instruction of the episode')
+    assert bench.instruct('').accepted
+    announce('push the blue cube', 1)
+    # The sentinel: what arrives after it is taken, so the one before was seen and left alone.
+    announce('push the green cube', 2)
+    wait_for(lambda: bench.node.instruction == 'push the green cube', 'the next episode')
+    announce('push the yellow cube', 3)
+    wait_for(lambda: bench.node.instruction == 'push the yellow cube', 'an episode after a followed one')
+    assert bench.instruct('wave').accepted
+    announce('push the red cube', 4)
+    # The sentinel: a message that cannot be read is counted after the one before it was seen.
+    simulation.publish(msg.SimulationState(zone_xy=[math.nan, 0.0]))
+    wait_for(lambda: bench.node.counters['rejected'] == 1, 'the broken message')
+    assert bench.node.instruction == 'wave'
+    said = [message.data for message in bench.announced if message.data]
+    assert said == ['push the blue cube', 'push the green cube', 'push the yellow cube', 'wave']
+
+
+def test_without_being_told_to_the_simulation_is_not_listened_to(graph):
+    bench = Bench(graph)
+    assert bench.node.count_subscribers('simulation_state') == 0
 
 
 def test_a_policy_that_cannot_be_tied_is_refused(graph):
