@@ -25,6 +25,7 @@ from cosmos3_ros.reasoner.video_prompt import VideoSettings
 from cosmos3_ros.training.clip_samples import ClipRecording, Examiner, scale_like_perception
 from cosmos3_ros.training.latent_windows import ClipEncoder, encode_windows
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
+from cosmos3_ros.training.question_tokens import QuestionTokens
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective
 from cosmos3_ros.training.recording import Recording
 from cosmos3_ros.training.settings_file import load_settings
@@ -64,7 +65,7 @@ def noise_clips(settings: Any) -> ClipRecording:
             random.integers(0, 256, (FRAMES, *CAMERA_PIXELS[slot], 3), dtype=np.uint8), settings)
             for slot in settings.cameras},
         instructions=('move the gripper above the red cube',) * FRAMES, reports=(report,) * FRAMES,
-        statements=(facts,) * FRAMES)
+        statements=(facts,) * FRAMES, things=(json.dumps({slot: [] for slot in settings.cameras}),) * FRAMES)
 
 
 def time_loop(place: Workplace, stage: str, objective: Any, samples: int, batch: int, steps: int) -> float:
@@ -116,10 +117,11 @@ def measure(path: Path, device: str, batch: int, steps: int, channels_last: bool
                 settings.seed)
             step_s = time_loop(place, 'reasoner', reasoner, FRAMES, size, steps)
             asked = examiner.scene(clips, 100)
+            tokens = QuestionTokens(model, tokenizer, clips, video, settings.reasoner)
             found['reasoner'] = {
                 'batch': size, 'step_s': step_s, 'total_s': step_s * settings.reasoner.optimiser.steps,
-                'prompt_tokens': len(reasoner.prompt_ids(asked.question, 0, 100).ids),
-                'report_tokens': len(reasoner.answer_ids(asked.answer))}
+                'prompt_tokens': len(tokens.prompt(asked.question)),
+                'report_tokens': len(tokens.answers([asked])[0])}
         if settings.generator is not None:
             size = batch or settings.generator.optimiser.batch
             encoder = ClipEncoder(

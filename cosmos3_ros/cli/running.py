@@ -86,8 +86,6 @@ def model_parameters(checkpoint: Path, device: str) -> dict[str, Any]:
 
 
 TRAINED_PERIOD_S = 1.5
-TRAINED_TOKENS = 896
-"""A scene report of cosmos3-tiny takes 500 to 800 tokens: its tokenizer writes numbers digit by digit."""
 
 
 def perception_parameters(device: str, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -96,9 +94,10 @@ def perception_parameters(device: str, checkpoint: Path | None = None) -> dict[s
     A checkpoint that ``cosmos3 train`` made is shown what it was trained on. Another one on a CPU gets a
     small clip and a short answer, beside everything else.
     """
+    from ..training.clip_samples import REPORT_TOKENS
     shown = trained_clips(checkpoint) if checkpoint is not None else {}
     if shown:
-        return {**shown, 'period_s': TRAINED_PERIOD_S, 'max_new_tokens': TRAINED_TOKENS,
+        return {**shown, 'period_s': TRAINED_PERIOD_S, 'max_new_tokens': REPORT_TOKENS,
                 'answer_lookup': device == 'cpu'}
     if device != 'cpu':
         return {}

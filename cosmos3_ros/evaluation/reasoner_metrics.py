@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..reasoner.scene_answer import read_scene
+from ..reasoner.json_scan import NoJsonError, first_json
+from ..reasoner.scene_answer import SCENE_KEYS, read_scene
 from ..reasoner.short_answer import read_short
 
 Box = tuple[float, float, float, float]
@@ -45,19 +46,22 @@ def read_yes_no(text: str) -> bool | None:
 
 
 def scene_metrics(answers: Sequence[str], truths: Sequence[str]) -> dict[str, Any]:
-    """Return parse rate, box IoU, label accuracy, task state and plausibility accuracy.
+    """Return parse rates, box IoU, label accuracy, task state and plausibility accuracy.
 
+    ``json`` is the share with a complete JSON object, ``parsed`` that of answers in which nothing is amiss (a
+    box whose corners are the wrong way round is).
     A true object counts with the IoU of the answered box of the same label, 0 if there is none. Labels are
     right as far as the answered list of labels is the true one (Jaccard index of multisets, per report).
     """
     overlaps: list[float] = []
     labels: list[float] = []
     right: dict[str, list[bool]] = defaultdict(list)
-    parsed = 0
+    parsed, complete = 0, 0
     for text, truth in zip(answers, truths, strict=True):
         wanted = json.loads(truth)
         answer = read_scene(text, IMAGE)
         parsed += answer.parsed
+        complete += _has_json(text)
         found: dict[str, list[Box]] = defaultdict(list)
         for thing in answer.objects:
             if thing.camera == 'first':
@@ -76,11 +80,19 @@ def scene_metrics(answers: Sequence[str], truths: Sequence[str]) -> dict[str, An
     majority = {
         key: Counter(json.loads(t)[key] for t in truths).most_common(1)[0][1] / len(truths) for key in right}
     return {
-        'reports': len(truths), 'parsed': parsed / len(truths),
+        'reports': len(truths), 'json': complete / len(truths), 'parsed': parsed / len(truths),
         'box_iou': float(np.mean(overlaps)) if overlaps else float('nan'),
         'label_accuracy': float(np.mean(labels)),
         **{f'{key}_accuracy': float(np.mean(values)) for key, values in right.items()},
         **{f'{key}_majority': share for key, share in majority.items()}}
+
+
+def _has_json(text: str) -> bool:
+    try:
+        first_json(text, dict, SCENE_KEYS)
+    except NoJsonError:
+        return False
+    return True
 
 
 def fact_metrics(answers: Sequence[FactAnswer], known: Sequence[FactAnswer]) -> dict[str, Any]:

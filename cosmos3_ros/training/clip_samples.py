@@ -16,11 +16,13 @@ from ..resources import require
 from ..robots.camera import SLOTS
 from .scene_facts import FrameFacts
 from .scene_facts_questions import list_statements
-from .scene_facts_report import report_json
+from .scene_facts_report import list_objects, report_json
 from .settings import ReasonerSettings, TrainingError
 
 RATE_HZ = 15.0
 SCENE_PROMPT, FACT_PROMPT = 'scene_report', 'fact'
+REPORT_TOKENS = 896
+"""What a report may take: cosmos3-tiny's tokenizer writes numbers digit by digit, and six things take 260."""
 
 
 def clip_stride(settings: ReasonerSettings) -> int:
@@ -65,6 +67,8 @@ class ClipRecording:
     :param instructions: What the episode asks for, one per kept frame.
     :param reports: The true scene report, JSON, one per kept frame; see :func:`describe_clip`.
     :param statements: JSON list of the yes/no questions that the clip decides, one per kept frame.
+    :param things: JSON object, camera slot to what its picture shows (label and ``bbox_2d``), one per kept
+        frame.
     """
 
     name: str
@@ -74,6 +78,7 @@ class ClipRecording:
     instructions: tuple[str, ...]
     reports: tuple[str, ...]
     statements: tuple[str, ...]
+    things: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of kept frames."""
@@ -99,8 +104,8 @@ class ClipRecording:
         return found
 
 
-def describe_clip(facts: Sequence[FrameFacts], settings: ReasonerSettings) -> tuple[str, str]:
-    """Return a clip's true report and its decided questions, both JSON.
+def describe_clip(facts: Sequence[FrameFacts], settings: ReasonerSettings) -> tuple[str, str, str]:
+    """Return a clip's true report, its decided questions and what its cameras show at its end, all JSON.
 
     Boxes are those of the first camera, as the prompt says; questions about cameras that are not shown are
     left out.
@@ -109,8 +114,9 @@ def describe_clip(facts: Sequence[FrameFacts], settings: ReasonerSettings) -> tu
     """
     absent = [slot for slot in SLOTS if slot not in settings.cameras]
     kept = [s for s in list_statements(facts) if not any(slot in s.key for slot in absent)]
+    things = {slot: list_objects(facts[-1], slot) for slot in settings.cameras}
     return report_json(facts, settings.cameras[:1]), json.dumps(
-        [[s.key, s.dimension.value, s.question, s.answer] for s in kept])
+        [[s.key, s.dimension.value, s.question, s.answer] for s in kept]), json.dumps(things)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,7 @@ class Examiner:
     def scene(self, recording: ClipRecording, anchor: int) -> Asked:
         """Ask for the whole scene."""
         question = self._prompts.ask(
-            SCENE_PROMPT, cameras=', '.join(self._settings.cameras),
+            SCENE_PROMPT, REPORT_TOKENS, cameras=', '.join(self._settings.cameras),
             instruction=recording.instructions[anchor])
         return Asked(question, recording.reports[anchor])
 
@@ -165,20 +171,18 @@ class Examiner:
         if not dimensions:
             return None
         chosen = dimensions[int(rng.integers(len(dimensions)))]
-        mine = [entry for entry in listed if entry[1] == chosen]
+        return self.choose_fact([entry for entry in listed if entry[1] == chosen], rng)
+
+    def choose_fact(self, listed: Sequence[Sequence[Any]], rng: np.random.Generator) -> Asked:
+        """Draw one of some facts: first yes or no, then one of those.
+
+        :param listed: Key, dimension, question and answer of each.
+        """
         wanted = bool(rng.random() < 0.5)
-        choices = [e for e in mine if bool(e[3]) is wanted] or mine
+        choices = [e for e in listed if bool(e[3]) is wanted] or listed
         key, dimension, question, answer = choices[int(rng.integers(len(choices)))]
         return Asked(
             self._prompts.ask(FACT_PROMPT, question=question), 'Yes' if answer else 'No', dimension, key)
-
-    def draw(self, recording: ClipRecording, anchor: int, rng: np.random.Generator) -> Asked:
-        """Draw a scene report or a fact, in the shares that the settings say."""
-        if rng.random() >= self._settings.scene_share:
-            asked = self.draw_fact(recording, anchor, rng)
-            if asked is not None:
-                return asked
-        return self.scene(recording, anchor)
 
 
 def as_clip(

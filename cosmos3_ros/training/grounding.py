@@ -6,9 +6,8 @@ asked whether it shows the middle of a thing, and the one that does for the thin
 training only and is not kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import json
 from typing import Any
 
 from ..resources import require
@@ -33,26 +32,25 @@ class Targets:
     boxes: Any
 
     @classmethod
-    def of(cls, reports: Sequence[str], rows: int, columns: int) -> 'Targets':
-        """Read true reports; of things of one label the first counts.
+    def of(cls, things: Sequence[Sequence[Mapping[str, Any]]], rows: int, columns: int) -> 'Targets':
+        """Read what is where; of things of one label the first counts.
 
-        :param reports: JSON as :func:`scene_facts_report.report_json` writes it.
+        :param things: Of each picture: ``label`` and ``bbox_2d``, 0 to 1000.
         :param rows: Features of a picture, top to bottom.
         :param columns: Likewise, left to right.
         """
-        cells = torch.full((len(reports), len(OBJECT_LABELS)), rows * columns)
-        boxes = torch.zeros((len(reports), len(OBJECT_LABELS), 4))
-        for i, text in enumerate(reports):
-            for thing in reversed(json.loads(text)['objects']):
-                if 'camera' in thing or thing['label'] not in OBJECT_LABELS:
+        # Lists, not tensors: a batch has a thousand things.
+        cells = [[rows * columns] * len(OBJECT_LABELS) for _ in things]
+        boxes = [[[0.0] * 4 for _ in OBJECT_LABELS] for _ in things]
+        for i, shown in enumerate(things):
+            for thing in reversed(shown):
+                if thing['label'] not in OBJECT_LABELS:
                     continue
                 label = OBJECT_LABELS.index(thing['label'])
-                x1, y1, x2, y2 = (value / 1000.0 for value in thing['bbox_2d'])
+                x1, y1, x2, y2 = boxes[i][label] = [value / 1000.0 for value in thing['bbox_2d']]
                 row = min(int((y1 + y2) / 2.0 * rows), rows - 1)
-                column = min(int((x1 + x2) / 2.0 * columns), columns - 1)
-                cells[i, label] = row * columns + column
-                boxes[i, label] = torch.tensor([x1, y1, x2, y2])
-        return cls(cells, boxes)
+                cells[i][label] = row * columns + min(int((x1 + x2) / 2.0 * columns), columns - 1)
+        return cls(torch.tensor(cells), torch.tensor(boxes))
 
     def to(self, device: Any) -> 'Targets':
         """Return them on a device."""

@@ -65,9 +65,14 @@ def crop_report(text: str, crop: Crop) -> str:
     """
     report = json.loads(text)
     report['objects'] = [
-        moved for thing in report['objects']
-        if (moved := thing if 'camera' in thing else _crop_object(thing, crop)) is not None]
+        *crop_objects([thing for thing in report['objects'] if 'camera' not in thing], crop),
+        *(thing for thing in report['objects'] if 'camera' in thing)]
     return json.dumps(report)
+
+
+def crop_objects(things: Sequence[dict[str, Any]], crop: Crop) -> list[dict[str, Any]]:
+    """Return what a window leaves of things, their boxes (``bbox_2d``) in the window's own scale."""
+    return [moved for thing in things if (moved := _crop_object(thing, crop)) is not None]
 
 
 def crop_frames(frames: Any, crops: Sequence[Crop]) -> Any:

@@ -71,7 +71,7 @@ def prepare_clips(
     counts = [-(-span.length // stride) for span in spans]
     begins = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     key = dataset_key(entry, stride, settings.max_frame_pixels, settings.frames, *settings.cameras)
-    words = directory / f'clips-{key}.json'
+    words = directory / f'clips-{key}-words.json'
     files = {slot: directory / f'clips-{key}-{slot}.npy' for slot in settings.cameras}
     if not words.is_file():
         if dataset.facts(0, 0) is None:
@@ -79,7 +79,7 @@ def prepare_clips(
                 f'{entry.path}: it has no facts, which the reasoner is trained on; record it with '
                 '"cosmos3 sim record", or leave the stage reasoner out')
         arrays: dict[str, Any] = {}
-        texts: list[list[str]] = [[], [], []]
+        texts: list[list[str]] = [[], [], [], []]
         jobs = [(entry, settings, i) for i in range(len(spans))]
         for i, (pictures, said) in _in_order(_cut_episode, jobs, workers, report, dataset.name):
             for slot, part in pictures.items():
@@ -91,11 +91,12 @@ def prepare_clips(
         for slot, array in arrays.items():
             _finish(array, files[slot])
         words.write_text(json.dumps(texts), encoding='utf-8')
-    instructions, reports, statements = json.loads(words.read_text(encoding='utf-8'))
+    instructions, reports, statements, things = json.loads(words.read_text(encoding='utf-8'))
     return ClipRecording(
         name=dataset.name, pictures={slot: np.load(file, mmap_mode='r') for slot, file in files.items()},
         episode=np.concatenate([np.full(n, i, np.int64) for i, n in enumerate(counts)]), begins=begins,
-        instructions=tuple(instructions), reports=tuple(reports), statements=tuple(statements))
+        instructions=tuple(instructions), reports=tuple(reports), statements=tuple(statements),
+        things=tuple(things))
 
 
 def _model_rows(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -129,7 +130,7 @@ def _compose_episode(job: tuple[DatasetEntry, int, int, int]) -> NDArray[np.uint
 
 def _cut_episode(
     job: tuple[DatasetEntry, ReasonerSettings, int],
-) -> tuple[dict[str, NDArray[np.uint8]], tuple[list[str], list[str], list[str]]]:
+) -> tuple[dict[str, NDArray[np.uint8]], tuple[list[str], ...]]:
     entry, settings, episode = job
     dataset = _dataset(entry, None)
     span, stride = dataset.tables.episodes[episode], clip_stride(settings)
@@ -137,14 +138,15 @@ def _cut_episode(
         slot: scale_like_perception(dataset.pictures(episode, slot)[::stride], settings)
         for slot in settings.cameras}
     facts = [FrameFacts.from_json(dataset.facts(episode, i) or '') for i in range(span.length)]
-    instructions, reports, statements = [], [], []
+    instructions, reports, statements, things = [], [], [], []
     for anchor in range(0, span.length, stride):
         first = max(0, anchor - (settings.frames - 1) * stride)
-        report, listed = describe_clip(facts[first:anchor + 1], settings)
+        report, listed, shown = describe_clip(facts[first:anchor + 1], settings)
         instructions.append(facts[anchor].instruction)
         reports.append(report)
         statements.append(listed)
-    return pictures, (instructions, reports, statements)
+        things.append(shown)
+    return pictures, (instructions, reports, statements, things)
 
 
 def _in_order(

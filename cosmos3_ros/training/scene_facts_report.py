@@ -51,17 +51,19 @@ def report_document(clip: Sequence[FrameFacts], cameras: Sequence[str]) -> dict[
     facts = clip[-1]
     objects: list[dict[str, Any]] = []
     for camera in cameras:
-        for thing in facts.seen(camera):
-            entry: dict[str, Any] = {'label': thing.label, 'bbox_2d': list(thing.box_1000)}
-            if camera != cameras[0]:
-                entry['camera'] = camera
-            objects.append(entry)
+        named = {} if camera == cameras[0] else {'camera': camera}
+        objects += [{**entry, **named} for entry in list_objects(facts, camera)]
     hazards = list_hazards(clip)
     impossible = any(frame.unsupported or frame.jumped or frame.vanished for frame in clip)
     return {
         'caption': write_caption(facts), 'objects': objects, 'next_action': write_next_action(facts),
         'task_state': facts.task_state, 'hazards': hazards,
         'plausibility': 'impossible' if impossible else 'possible'}
+
+
+def list_objects(facts: FrameFacts, camera: str) -> list[dict[str, Any]]:
+    """Return label and box of what a camera's picture shows."""
+    return [{'label': thing.label, 'bbox_2d': list(thing.box_1000)} for thing in facts.seen(camera)]
 
 
 def report_json(clip: Sequence[FrameFacts], cameras: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """What each stage of a training run is told: sections of the file, see :mod:`settings`."""
 
 from dataclasses import dataclass, field
+import math
 
 from .optimiser_settings import OptimiserSettings, TrainingError, check_choice, check_range
 
@@ -45,12 +46,17 @@ class ReasonerSettings:
     :param frames: Frames of a clip.
     :param fps: Frames per second of a clip.
     :param max_frame_pixels: Larger frames are scaled down, as ``perception`` does with its parameter.
-    :param scene_share: Share of samples that ask for the whole scene; the others ask for facts.
+    :param scene_share: Share of clips that are asked for the report of the whole scene.
+    :param facts_per_clip: Yes/no questions that every clip is asked; all questions about a clip share its
+        pictures, which cost most.
+    :param fact_shares: How often a fact is about visual integrity, semantic alignment, physical laws and
+        geometric reasoning, any numbers.
     :param fact_weight: What a token of a fact's answer counts beside one of a report: a fact has two, a
         report two hundred, of which the digits of its boxes alone are most of the loss. Weighed within one
         forward: with a micro_batch of 1 it says nothing.
     :param smallest_crop: Pictures are cropped at random to this share of their sides or more, and reports
-        accordingly; 1: never. Facts, which may speak of what a crop cuts off, by a quarter of that.
+        accordingly; 1: never. Those of other cameras than the first, which facts speak of, by a quarter of
+        that.
     :param grounding_weight: Of :mod:`grounding`'s loss beside the answers'; 0: without it.
     :param anchor_stride: Every how many frames of an episode a clip may end.
     """
@@ -61,6 +67,8 @@ class ReasonerSettings:
     fps: float = 4.0
     max_frame_pixels: int = 61440
     scene_share: float = 0.6
+    facts_per_clip: int = 1
+    fact_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     fact_weight: float = 1.0
     smallest_crop: float = 1.0
     grounding_weight: float = 0.0
@@ -72,6 +80,16 @@ class ReasonerSettings:
         check_range('reasoner', 'fps', self.fps, 0.1, 60.0)
         check_range('reasoner', 'max_frame_pixels', self.max_frame_pixels, 1024, 2**24)
         check_range('reasoner', 'scene_share', self.scene_share, 0.0, 1.0)
+        check_range('reasoner', 'facts_per_clip', self.facts_per_clip, 0, 64)
+        shares = self.fact_shares
+        if len(shares) != 4 or min(shares) < 0.0 or not 0.0 < sum(shares) < math.inf:
+            raise TrainingError(
+                f'reasoner.fact_shares: {list(self.fact_shares)} arrived, four numbers of 0 or more that are '
+                'not all 0 are allowed')
+        if not self.facts_per_clip and self.scene_share < 1.0:
+            raise TrainingError(
+                f'reasoner: scene_share {self.scene_share:g} with facts_per_clip 0 arrived, some clips would '
+                'be asked nothing; raise one of them')
         check_range('reasoner', 'smallest_crop', self.smallest_crop, 0.3, 1.0)
         check_range('reasoner', 'grounding_weight', self.grounding_weight, 0.0, 100.0)
         check_range('reasoner', 'fact_weight', self.fact_weight, 1e-3, 1000.0)

@@ -31,4 +31,7 @@ def make_clips(episodes=3, length=4):
         statements=tuple(json.dumps([
             ['open', 'Semantic Alignment', 'Is the gripper open?', bool(i % 2)],
             ['supported', 'Physical Laws', 'Does every cube rest on something?', True]])
-            for i in range(count)))
+            for i in range(count)),
+        things=tuple(json.dumps({
+            'exterior_1': [{'label': 'red cube', 'bbox_2d': [10 * i, 20, 300, 400]}],
+            'wrist': [{'label': 'gripper', 'bbox_2d': [100, 20, 300, 400]}]}) for i in range(count)))

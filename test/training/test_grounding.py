@@ -1,7 +1,6 @@
 """Asking the vision tower where things are: targets against boxes, the loss against doing it by hand."""
 
 from dataclasses import replace
-import json
 import math
 
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from cosmos3_ros.evaluation.reasoner_metrics import intersection_over_union
 from cosmos3_ros.reasoner.model_loading import load_model
 from cosmos3_ros.reasoner.questions import PromptBook
 from cosmos3_ros.reasoner.video_prompt import VideoSettings
+from cosmos3_ros.training.clip_lessons import Lesson
 from cosmos3_ros.training.clip_samples import Examiner
 from cosmos3_ros.training.grounding import GroundingHead, Targets, overlaps
 from cosmos3_ros.training.objective import Batch
@@ -23,14 +23,13 @@ from cosmos3_ros.training.scene_facts import OBJECT_LABELS
 ROWS, COLUMNS, WIDTH = 3, 5, 16
 
 
-def report(*things):
-    return json.dumps({'objects': [
-        {'label': label, 'bbox_2d': list(box), **more} for label, box, more in things]})
+def shown(*things):
+    return [{'label': label, 'bbox_2d': list(box)} for label, box in things]
 
 
 def test_a_thing_is_where_its_middle_is_and_what_is_not_shown_is_nowhere():
-    told = report(('red cube', (0, 0, 100, 200), {}), ('gripper', (900, 800, 1000, 1000), {}),
-                  ('green cube', (0, 0, 10, 10), {'camera': 'exterior_1'}), ('teapot', (0, 0, 9, 9), {}))
+    told = shown(
+        ('red cube', (0, 0, 100, 200)), ('gripper', (900, 800, 1000, 1000)), ('teapot', (0, 0, 9, 9)))
     targets = Targets.of([told], ROWS, COLUMNS)
     red, gripper = OBJECT_LABELS.index('red cube'), OBJECT_LABELS.index('gripper')
     wanted = torch.full((len(OBJECT_LABELS),), ROWS * COLUMNS)
@@ -41,13 +40,13 @@ def test_a_thing_is_where_its_middle_is_and_what_is_not_shown_is_nowhere():
 
 
 def test_of_two_things_of_one_label_the_first_counts():
-    told = report(('red cube', (0, 0, 100, 100), {}), ('red cube', (900, 900, 1000, 1000), {}))
+    told = shown(('red cube', (0, 0, 100, 100)), ('red cube', (900, 900, 1000, 1000)))
     assert int(Targets.of([told], ROWS, COLUMNS).cells[0, OBJECT_LABELS.index('red cube')]) == 0
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_every_middle_lies_in_a_cell(x, y):
-    told = report(('blue cube', (x, y, x, y), {}))
+    told = shown(('blue cube', (x, y, x, y)))
     cell = int(Targets.of([told], ROWS, COLUMNS).cells[0, OBJECT_LABELS.index('blue cube')])
     row, column = divmod(cell, COLUMNS)
     assert 0 <= row < ROWS and row / ROWS <= y / 1000 <= (row + 1) / ROWS
@@ -56,7 +55,7 @@ def test_every_middle_lies_in_a_cell(x, y):
 
 def one_thing(head, cell, box):
     """Features whose answers are known: all zero but one."""
-    targets = Targets.of([report(('red cube', [1000 * edge for edge in box], {}))], ROWS, COLUMNS)
+    targets = Targets.of([shown(('red cube', [1000 * edge for edge in box]))], ROWS, COLUMNS)
     with torch.no_grad():
         head.answer.weight.zero_()
         head.answer.bias.zero_()
@@ -96,7 +95,7 @@ def test_a_wrong_place_or_box_costs_and_a_thing_called_absent_has_no_overlap():
 
 def test_a_batch_that_shows_nothing_has_a_loss_and_gradients():
     head = GroundingHead(WIDTH)
-    found = head(torch.randn(2, ROWS * COLUMNS, WIDTH), Targets.of([report()] * 2, ROWS, COLUMNS))
+    found = head(torch.randn(2, ROWS * COLUMNS, WIDTH), Targets.of([shown()] * 2, ROWS, COLUMNS))
     found['grounding_loss'].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
     assert float(found['grounding_iou']) == float(found['grounding_found']) == 0.0
@@ -125,16 +124,24 @@ def grounded(micro_directory):
         Examiner(PromptBook.load(), chosen), VideoSettings.load(micro_directory, 4 * 4096), chosen, 1)
 
 
-def test_it_is_asked_of_the_first_cameras_last_pictures(grounded, monkeypatch):
+def test_it_is_asked_of_each_cameras_last_pictures(grounded, monkeypatch):
     """Features that name sample, camera, time and place show which of them are asked."""
     seen = []
-    monkeypatch.setattr(GroundingHead, 'forward', lambda _, *given: seen.append(given))
-    # exterior_1 is 32 x 64: two features, twice in time; wrist 64 x 32 likewise.
+
+    def remember(_, features, targets):
+        seen.append((features[..., 0].tolist(), targets.cells.tolist()))
+        return {'grounding_loss': torch.tensor(float(len(seen)))}
+    monkeypatch.setattr(GroundingHead, 'forward', remember)
+    # exterior_1 is 32 x 64: two features side by side, twice in time; wrist 64 x 32: one above the other.
     features = torch.arange(2 * 8).view(2, 8, 1).float()
-    grounded._ground(features, [report(), report()])
-    asked, targets = seen[0]
-    assert asked[..., 0].tolist() == [[2.0, 3.0], [10.0, 11.0]]
-    assert targets.cells.max() == 2
+    things = {'exterior_1': shown(('red cube', (900, 0, 1000, 100))),
+              'wrist': shown(('gripper', (0, 900, 9, 1000)))}
+    found = grounded._ground(features, [Lesson(0, 0, {}, things, ()), Lesson(0, 0, {}, {}, ())])
+    assert [asked for asked, _ in seen] == [[[2.0, 3.0], [10.0, 11.0]], [[6.0, 7.0], [14.0, 15.0]]]
+    red, gripper = OBJECT_LABELS.index('red cube'), OBJECT_LABELS.index('gripper')
+    for (_, cells), label in zip(seen, (red, gripper), strict=True):
+        assert cells[0][label] == 1 and sum(cell != 2 for cell in cells[0]) == 1 and set(cells[1]) == {2}
+    assert float(found['grounding_loss']) == 1.5
 
 
 def test_the_loss_is_the_sum_and_the_head_is_drawn_from_the_seed(grounded):

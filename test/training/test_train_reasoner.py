@@ -20,10 +20,11 @@ from cosmos3_ros.model.tower_hash import understanding_hash
 from cosmos3_ros.reasoner.model_loading import load_model
 from cosmos3_ros.reasoner.questions import PromptBook
 from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch_clip
+from cosmos3_ros.training.clip_lessons import Lesson
 from cosmos3_ros.training.clip_samples import Examiner, as_clip, scale_like_perception
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
-from cosmos3_ros.training.picture_crops import Crop, crop_report
+from cosmos3_ros.training.picture_crops import Crop
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_patches, checkpoint_name
 from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingError, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
@@ -43,19 +44,28 @@ def objective(micro_directory):
         Examiner(PromptBook.load(), SETTINGS), VideoSettings.load(micro_directory, 2 * 4096), SETTINGS, 1)
 
 
+WHOLE = {slot: Crop() for slot in SETTINGS.cameras}
+
+
+def lesson(objective, anchor, *asked, crops=None):
+    return Lesson(0, anchor, crops or WHOLE, {}, asked)
+
+
 @pytest.mark.parametrize('fact_weight', [1.0, 20.0])
-def test_loss_is_that_of_transformers(objective, fact_weight):
-    """Two questions of different lengths about two clips, against the model's own forward, one by one."""
-    clips, model = objective._recordings[0], objective.model
-    asked = [objective._examiner.scene(clips, 1), objective._examiner.facts(clips, 6)[0]]
-    prompts = [objective.prompt_ids(a.question, 0, 0) for a in asked]
-    answers = [objective.answer_ids(a.answer) for a in asked]
+def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
+    """Three questions of different lengths about two clips, against the model's own forward, one by one."""
+    clips, model, examiner = objective._recordings[0], objective.model, objective._plan._examiner
+    monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=fact_weight))
+    first, second = examiner.facts(clips, 6)
+    lessons = [lesson(objective, 1, examiner.scene(clips, 1), first), lesson(objective, 6, second)]
     with torch.no_grad():
-        got = objective.losses(prompts, answers, [(0, 1), (0, 6)], [1.0, fact_weight])
+        got = objective.losses(lessons)
         total, count = 0.0, 0.0
-        for a, answer, anchor, weight in zip(asked, answers, (1, 6), (1.0, fact_weight), strict=True):
+        for anchor, a in [(each.anchor, a) for each in lessons for a in each.asked]:
+            weight = fact_weight if a.dimension else 1.0
+            answer, = objective._tokens.answers([a])
             shown = [as_clip(clips, anchor, slot, SETTINGS) for slot in SETTINGS.cameras]
-            prompt = build_prompt(objective._tokenizer, shown, a.question, objective._video)
+            prompt = build_prompt(objective._tokens._tokenizer, shown, a.question, objective._video)
             ids = torch.cat([prompt.input_ids, answer[None]], dim=1)
             text = torch.zeros(1, len(answer), dtype=torch.int64)
             types = torch.cat([prompt.mm_token_type_ids, text], dim=1)
@@ -63,65 +73,49 @@ def test_loss_is_that_of_transformers(objective, fact_weight):
                 input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
                 pixel_values_videos=prompt.pixel_values_videos, video_grid_thw=prompt.video_grid_thw).logits
             losses = torch.nn.functional.cross_entropy(
-                logits[0, -len(answer) - 1:-1], torch.tensor(answer), reduction='sum')
+                logits[0, -len(answer) - 1:-1], answer, reduction='sum')
             total, count = total + weight * float(losses), count + weight * len(answer)
     assert float(got['loss']) == pytest.approx(total / count, abs=2e-5)
+    assert set(got) == {'loss', 'report_token_accuracy', 'fact_token_accuracy'}
 
 
-def test_tokens_of_facts_weigh_what_the_settings_say(objective, monkeypatch):
-    seen = []
-    monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=7.0))
-    monkeypatch.setattr(objective, 'losses', lambda prompts, answers, anchors, weights, *_: seen.append(
-        [(len(answer) < 10, weight) for answer, weight in zip(answers, weights, strict=True)]))
-    for step in range(4):
-        objective(Batch(step, 0, tuple((0, i) for i in range(len(objective._anchors[0])))))
-    found = {pair for step in seen for pair in step}
-    assert found == {(True, 7.0), (False, 1.0)}
-
-
-def test_pictures_and_reports_are_cropped_alike_while_training_only(objective, monkeypatch):
-    shown = []
-    monkeypatch.setattr(objective, '_settings', replace(SETTINGS, smallest_crop=0.5, scene_share=0.5))
+def test_training_crops_and_measuring_does_not(objective, monkeypatch):
+    asked = []
+    monkeypatch.setattr(objective, '_settings', replace(SETTINGS, smallest_crop=0.5))
     held_out = objective._recordings[0].anchors(0.3, held_out=True)
     monkeypatch.setattr(objective, '_held_out', (held_out,))
-    monkeypatch.setattr(objective, 'losses', lambda *arguments: shown.append(arguments))
-    batch = Batch(0, 0, tuple((0, i % len(held_out)) for i in range(64)))
+    monkeypatch.setattr(objective, 'losses', asked.append)
+    batch = Batch(0, 0, tuple((0, i % len(held_out)) for i in range(16)))
     objective(batch)
     objective.measure(batch)
-    (_, answers, anchors, weights, crops, reports), (_, plain, unseen, _, none, whole) = shown
-    truths = objective._recordings[0].reports
-    assert not none and len(crops) == 64
-    assert {anchor for _, anchor in anchors} <= set(objective._anchors[0].tolist())
-    assert {anchor for _, anchor in unseen} == set(held_out.tolist())
-    for (_, anchor), answer in zip(unseen, plain, strict=True):
-        text = objective._tokenizer.decode(answer, skip_special_tokens=True)
-        assert len(answer) < 10 or text == truths[anchor]
-    assert whole == [truths[anchor] for _, anchor in unseen]
-    asked = 0
-    for (_, anchor), answer, windows, told in zip(anchors, answers, crops, reports, strict=True):
-        assert set(windows) == set(SETTINGS.cameras)
-        assert told == crop_report(truths[anchor], windows['exterior_1'])
-        if len(answer) < 10:
-            assert min(window.size for window in windows.values()) >= 0.875
-        else:
-            asked += 1
-            cropped = objective._tokenizer.decode(answer, skip_special_tokens=True)
-            assert cropped == told
-    assert 10 < asked < 54 and len(weights) == 64
+    trained, unseen = asked
+    assert not all(each.is_whole for each in trained) and all(each.is_whole for each in unseen)
+    assert {each.anchor for each in trained} <= set(objective._anchors[0].tolist())
+    assert {each.anchor for each in unseen} == set(held_out.tolist())
 
 
 def test_what_is_cropped_is_what_the_model_is_shown(objective):
-    clips = objective._recordings[0]
-    asked = objective._examiner.scene(clips, 1)
-    prompt, answer = objective.prompt_ids(asked.question, 0, 0), objective.answer_ids(asked.answer)
-    whole = {slot: Crop() for slot in SETTINGS.cameras}
+    asked = objective._plan._examiner.scene(objective._recordings[0], 1)
 
-    def loss(crops):
+    def loss(**crops):
         with torch.no_grad():
-            return float(objective.losses([prompt], [answer], [(0, 1)], [1.0], crops)['loss'])
-    assert loss([whole]) == pytest.approx(loss(()), abs=1e-5)
+            return float(objective.losses([lesson(objective, 1, asked, crops={**WHOLE, **crops})])['loss'])
+    # A window that is the whole picture goes the way of windows, too.
+    nearly = Crop(0.0, 0.0, 1.0 - 1e-9)
+    assert loss(wrist=nearly) == pytest.approx(loss(), abs=1e-5)
     for slot in SETTINGS.cameras:
-        assert abs(loss([{**whole, slot: Crop(0.2, 0.3, 0.5)}]) - loss(())) > 1e-5
+        assert abs(loss(**{slot: Crop(0.2, 0.3, 0.5)}) - loss()) > 1e-5
+
+
+def test_tokens_of_several_answers_are_those_of_each(objective):
+    examiner, clips = objective._plan._examiner, objective._recordings[0]
+    asked = [examiner.scene(clips, anchor) for anchor in (1, 2, 1)] + examiner.facts(clips, 1)
+    asked += examiner.facts(clips, 2)
+    tokens = objective._tokens
+    for a, ids in zip(asked, tokens.answers(asked), strict=True):
+        alone = tokens._tokenizer(a.answer, add_special_tokens=False)['input_ids']
+        assert ids.tolist() == [*alone, tokens._tokenizer.eos_token_id]
+    assert set(tokens._answers) == {'Yes', 'No'}
 
 
 def test_patches_are_those_of_the_prompt(objective):
@@ -186,10 +180,20 @@ def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkey
 
 
 @pytest.mark.parametrize(
-    ('name', 'value'), [('fact_weight', 0.0), ('smallest_crop', 0.1), ('smallest_crop', 1.2)])
+    ('name', 'value'),
+    [('fact_weight', 0.0), ('smallest_crop', 0.1), ('smallest_crop', 1.2), ('facts_per_clip', -1)])
 def test_weights_and_crops_outside_their_ranges_are_refused(name, value):
     with pytest.raises(TrainingError, match=rf'{name}: {value} arrived'):
         replace(SETTINGS, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ('changed', 'text'), [
+        ({'fact_shares': (1.0, 1.0)}, 'four numbers'), ({'fact_shares': (0.0,) * 4}, 'not all 0'),
+        ({'fact_shares': (1.0, -1.0, 1.0, 1.0)}, '-1.0.* arrived'), ({'facts_per_clip': 0}, 'asked nothing')])
+def test_clips_that_would_be_asked_nothing_are_refused(changed, text):
+    with pytest.raises(TrainingError, match=text):
+        replace(SETTINGS, **changed)
 
 
 def test_pictures_are_scaled_as_perception_scales_them():
@@ -210,6 +214,8 @@ def test_metrics_of_true_and_wrong_reports():
     truths = [report([0, 0, 500, 500], 'done'), report([0, 0, 500, 500], 'in_progress')]
     assert scene_metrics(truths, truths)['box_iou'] == pytest.approx(1.0)
     wrong = scene_metrics([report([250, 0, 750, 500], 'done'), 'nonsense'], truths)
+    upside_down = scene_metrics([report([0, 500, 500, 0], 'done')] * 2, truths)
+    assert (upside_down['json'], upside_down['parsed'], wrong['json']) == (1.0, 0.0, 0.5)
     assert wrong['parsed'] == 0.5 and wrong['box_iou'] == pytest.approx((1 / 3 + 0) / 2, abs=1e-3)
     assert wrong['task_state_accuracy'] == 0.5 and wrong['task_state_majority'] == 0.5
     assert wrong['label_accuracy'] == 0.5
@@ -225,7 +231,7 @@ def test_fact_metrics_know_the_majority():
 
 def test_questions_are_drawn_evenly(objective):
     clips, rng = make_clips(), np.random.default_rng(0)
-    drawn = [objective._examiner.draw_fact(clips, 1, rng) for _ in range(200)]
+    drawn = [objective._plan._examiner.draw_fact(clips, 1, rng) for _ in range(200)]
     assert 60 < sum(a.dimension == 'Physical Laws' for a in drawn) < 140
     asked = objective(Batch(0, 0, ((0, 1), (0, 2))))
-    assert torch.isfinite(asked['loss']) and 0.0 <= float(asked['token_accuracy']) <= 1.0
+    assert torch.isfinite(asked['loss']) and 0.0 <= float(asked['report_token_accuracy']) <= 1.0

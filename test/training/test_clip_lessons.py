@@ -1,0 +1,110 @@
+"""What a clip is shown as and asked: one set of pictures, cropped with everything that is said about them."""
+
+from collections import Counter
+from dataclasses import replace
+import json
+
+import numpy as np
+import pytest
+from synthetic_clips import SETTINGS, make_clips
+
+from cosmos3_ros.reasoner.questions import PromptBook
+from cosmos3_ros.training.clip_lessons import LessonPlan, is_decided
+from cosmos3_ros.training.clip_samples import Examiner
+from cosmos3_ros.training.objective import Batch
+from cosmos3_ros.training.picture_crops import Crop, crop_objects, crop_report
+
+COUNT = 64
+
+
+def draw(smallest_crop=1.0, *, clips=None, step=0, seed=1, **changed):
+    clips, settings = clips or make_clips(), replace(SETTINGS, **changed)
+    plan = LessonPlan([clips], Examiner(PromptBook.load(), settings), settings, seed)
+    batch = Batch(step, 0, tuple((0, i % len(clips)) for i in range(COUNT)))
+    return clips, plan.draw(batch, [np.arange(len(clips))], smallest_crop)
+
+
+@pytest.mark.parametrize('share', [0.0, 0.25, 0.6, 1.0])
+def test_as_many_reports_in_every_step_and_facts_of_every_clip(share):
+    for step in range(3):
+        _, lessons = draw(scene_share=share, facts_per_clip=2, step=step)
+        kinds = [[bool(asked.dimension) for asked in lesson.asked] for lesson in lessons]
+        assert sum(kind.count(False) for kind in kinds) == int(share * COUNT + 1e-9)
+        assert all(kind[-2:] == [True, True] and len(kind) <= 3 for kind in kinds)
+
+
+def test_reports_and_things_are_those_of_what_is_shown():
+    clips, lessons = draw(0.5)
+    assert not all(lesson.is_whole for lesson in lessons)
+    for lesson in lessons:
+        truth = json.loads(clips.things[lesson.anchor])
+        assert set(lesson.crops) == set(lesson.things) == set(SETTINGS.cameras)
+        for slot, crop in lesson.crops.items():
+            assert lesson.things[slot] == crop_objects(truth[slot], crop)
+        for asked in lesson.asked:
+            if not asked.dimension:
+                assert json.loads(asked.answer) == json.loads(
+                    crop_report(clips.reports[lesson.anchor], lesson.crops['exterior_1']))
+
+
+def test_other_cameras_than_the_first_are_cropped_a_quarter():
+    _, lessons = draw(0.5)
+    assert min(lesson.crops['exterior_1'].size for lesson in lessons) < 0.7
+    assert 0.875 <= min(lesson.crops['wrist'].size for lesson in lessons) < 0.95
+
+
+def test_whole_pictures_have_the_recording_s_own_report():
+    clips, lessons = draw(scene_share=1.0)
+    for lesson in lessons:
+        assert lesson.is_whole and lesson.asked[0].answer == clips.reports[lesson.anchor]
+
+
+def test_lessons_depend_on_seed_and_step_alone():
+    def said(lessons):
+        return [(lesson.anchor, lesson.crops, [a.answer for a in lesson.asked]) for lesson in lessons]
+    assert said(draw(0.5)[1]) == said(draw(0.5)[1])
+    assert said(draw(0.5)[1]) != said(draw(0.5, step=1)[1])
+    assert said(draw(0.5)[1]) != said(draw(0.5, seed=2)[1])
+
+
+def test_facts_are_drawn_by_their_shares():
+    _, lessons = draw(fact_shares=(0.0, 3.0, 1.0, 5.0), facts_per_clip=20)
+    found = Counter(a.dimension for lesson in lessons for a in lesson.asked if a.dimension)
+    # The clips decide nothing about geometry.
+    assert set(found) == {'Semantic Alignment', 'Physical Laws'}
+    assert found['Semantic Alignment'] / sum(found.values()) == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_clip_that_decides_no_fact_is_asked_for_its_report_as_it_is_shown():
+    clips = make_clips()
+    clips = replace(clips, statements=('[]',) * len(clips))
+    _, lessons = draw(0.5, clips=clips, scene_share=0.0)
+    for lesson in lessons:
+        asked, = lesson.asked
+        assert not asked.dimension and json.loads(asked.answer) == json.loads(
+            crop_report(clips.reports[lesson.anchor], lesson.crops['exterior_1']))
+
+
+@pytest.mark.parametrize(('key', 'decided'), [
+    ('left_wrist_red_blue', True), ('left_wrist_red_green', False), ('left_wrist_green_red', False),
+    ('left_exterior_1_red_green', True), ('held_green', True)])
+def test_a_question_about_cubes_that_a_crop_has_cut_off_is_not_asked(key, decided):
+    assert is_decided(key, 'wrist', {'red cube', 'blue cube', 'gripper'}) is decided
+
+
+def test_cut_off_cubes_are_not_compared():
+    clips = make_clips()
+    far = {'exterior_1': [{'label': 'red cube', 'bbox_2d': [0, 0, 100, 100]},
+                          {'label': 'blue cube', 'bbox_2d': [900, 900, 1000, 1000]}], 'wrist': []}
+    question = ['left_exterior_1_red_blue', 'Geometric Reasoning', 'Is red left of blue?', True]
+    count = len(clips)
+    clips = replace(clips, things=(json.dumps(far),) * count, statements=(json.dumps([question]),) * count)
+    _, lessons = draw(0.5, clips=clips, scene_share=0.0)
+    asked = [(len(lesson.things['exterior_1']) == 2, bool(lesson.asked[0].dimension)) for lesson in lessons]
+    assert set(asked) == {(True, True), (False, False)}
+
+
+def test_a_window_as_large_as_the_picture_is_whole():
+    _, lessons = draw(0.5)
+    for lesson in lessons:
+        assert lesson.is_whole == all(crop == Crop() for crop in lesson.crops.values())
