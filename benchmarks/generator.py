@@ -16,7 +16,8 @@ import sys
 
 import torch
 
-from cosmos3_ros.generator.bench import NANO_RANDOM, Measurement, droid_variants, run_bench
+from cosmos3_ros.generator.bench import Measurement, run_bench
+from cosmos3_ros.generator.bench_variants import NANO_RANDOM, droid_variants
 from cosmos3_ros.generator.composed_view import DROID_VIEW
 from cosmos3_ros.generator.droid_joint import ROWS
 from cosmos3_ros.model.layer_math import multiply, quantise_rows

@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cosmos3_ros.generator import compiled_loop
+from cosmos3_ros.generator import text_branch
 from cosmos3_ros.generator.compiled_loop import CompiledLoop, Kernels
 from cosmos3_ros.generator.droid_joint import LAYOUT
 from cosmos3_ros.generator.guidance import Guidance
@@ -103,7 +103,7 @@ def count(dtype: str, tokens: int, *, batched: bool) -> tuple[dict[str, float], 
         t for branch in loop._branches for t in vars(branch).values() if isinstance(t, torch.Tensor))
     buffers = size_of(t for t in vars(loop).values() if isinstance(t, torch.Tensor))
     # Attention as one kernel: queries in, as many out, nothing else.
-    compiled_loop._Branch.attend = _attend
+    text_branch.TextBranch.attend = _attend
     known = [t for layer in tower.layers for t in layer if t is not None] + [
         t for owner in (tower, loop, *loop._branches) for t in tree_leaves(list(vars(owner).values()))
         if isinstance(t, torch.Tensor)]

@@ -128,7 +128,8 @@ def run_generator(part: str) -> None:
     import torch
 
     from cosmos3_ros.generator import droid_joint
-    from cosmos3_ros.generator.bench import Variant, droid_observation, make_policy, measure
+    from cosmos3_ros.generator.bench import measure
+    from cosmos3_ros.generator.bench_variants import Variant, droid_observation, make_policy
     from cosmos3_ros.generator.cosmos3_policy import FLOAT8, branch_batching
     from cosmos3_ros.generator.guidance import Guidance
     from cosmos3_ros.generator.sampler import schedule
@@ -167,7 +168,8 @@ def run_diffusers(part: str) -> None:
     """Measure the yardstick."""
     import torch
 
-    from cosmos3_ros.generator.bench import Variant, make_policy, measure
+    from cosmos3_ros.generator.bench import measure
+    from cosmos3_ros.generator.bench_variants import Variant, make_policy
 
     with torch.no_grad():
         variant = Variant('diffusers BF16', 'diffusers', 'bfloat16')
@@ -182,7 +184,8 @@ def run_two_devices(part: str) -> None:
     import numpy as np
     import torch
 
-    from cosmos3_ros.generator.bench import Variant, make_policy, measure, same_chunk
+    from cosmos3_ros.generator.bench import measure, same_chunk
+    from cosmos3_ros.generator.bench_variants import Variant, make_policy
     from cosmos3_ros.generator.cosmos3_policy import FLOAT8
 
     if torch.cuda.device_count() < 2:

@@ -7,7 +7,6 @@ same code runs without compilation and, from the second request on, as it was re
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 from cosmos3_ros.model.attention_order import cudnn_first
 from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, place_heads, project
 from cosmos3_ros.model.host_trace import HostTrace
-from cosmos3_ros.model.layer_math import add, rotary_table
+from cosmos3_ros.model.layer_math import add
 from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.reasoner_context import ReasonerContext
-from cosmos3_ros.model.sequence_pack import SequencePack
 from cosmos3_ros.resources import require
 
 from .action_layout import ActionLayout
@@ -28,6 +26,7 @@ from .guidance import Guidance
 from .prefix import pull_per_step
 from .request_pack import make_pack
 from .sampler import Schedule
+from .text_branch import TextBranch
 
 torch = require('torch', 'model')
 functional = require('torch.nn.functional', 'model')
@@ -51,53 +50,6 @@ class Kernels:
         # Shapes of one policy are few and fixed: one kernel each.
         first, last = (torch.compile(f, dynamic=False) for f in (project, finish_layer))
         return cls(first, head_kernel.place_heads, last)
-
-
-class _Branch:
-    """What one text adds: its context, the rotary table, room for keys and values of one layer."""
-
-    def __init__(self, tower: GenerationTower, context: ReasonerContext, pack: SequencePack) -> None:
-        shape, device, dtype = tower.shape, tower.device, tower.dtype
-        self.table = rotary_table(shape, pack.generated_positions, device, dtype)
-        self.context_keys = torch.stack([k.to(device, dtype) for k in context.keys])
-        self.context_values = torch.stack([v.to(device, dtype) for v in context.values])
-        self._own = torch.zeros(
-            (pack.generated_tokens, shape.kv_heads, shape.head_dim), device=device, dtype=dtype)
-        self.keys, self.values = self._make_room(0)
-
-    @property
-    def given(self) -> tuple[Any, ...]:
-        """All that depends on the text: keys and values (layers, tokens, heads, width), cosines and sines."""
-        return self.context_keys, self.context_values, *self.table
-
-    def with_given(self, keys: Any, values: Any, cos: Any, sin: Any) -> '_Branch':
-        """Return the branch of another text, of any length."""
-        other = copy(self)
-        other.context_keys, other.context_values, other.table = keys, values, (cos, sin)
-        return other
-
-    def text(self, layer: int) -> tuple[Any, Any]:
-        """Return the text's keys and values of a layer."""
-        return self.context_keys[layer], self.context_values[layer]
-
-    def room(self, layer: int) -> tuple[Any, Any]:
-        """Return where a layer's keys and values go, the text's first."""
-        if not self.keys.is_cuda:  # what is recorded on a CPU writes only to what it made itself
-            self.keys, self.values = self._make_room(layer)
-        return self.keys, self.values
-
-    def _make_room(self, layer: int) -> tuple[Any, Any]:
-        keys, values = self.text(layer)
-        return torch.cat([keys, self._own]), torch.cat([values, self._own])
-
-    def attend(self, query: Any) -> Any:
-        """Return (tokens, heads * width) of (tokens, heads, width)."""
-        tokens, _, width = query.shape
-        # The queries that share a key/value head are rows of one sequence: see the tower's module.
-        rows = query.reshape(-1, self.keys.shape[1], width)
-        mixed = functional.scaled_dot_product_attention(
-            *(t.transpose(0, 1)[None] for t in (rows, self.keys, self.values)))
-        return mixed[0].transpose(0, 1).reshape(tokens, -1)
 
 
 class CompiledLoop:
@@ -125,7 +77,7 @@ class CompiledLoop:
         self._noisy_rows = layout.rows - layout.clean_rows
         self._noisy_frames = latent_shape[0] - self.pack.clean_frames
         with torch.no_grad():
-            self._branches = [_Branch(tower, c, p) for c, p in zip(contexts, packs, strict=True)]
+            self._branches = [TextBranch(tower, c, p) for c, p in zip(contexts, packs, strict=True)]
             self._time = tower.time_embeddings(plan.timesteps)
             # Ones where a patch holds latents of noisy frames: padding at odd edges stays zero.
             frame = torch.ones((1, shape.channels, 1, *latent_shape[1:]), device=device)
@@ -305,7 +257,7 @@ class CompiledLoop:
             return None, v_action
         return tower.read_vision(states[:pack.vision_tokens - pack.clean_tokens]) * self._mask, v_action
 
-    def _run_layers(self, hidden: Any, branches: list[_Branch], more: bool) -> list[Any]:
+    def _run_layers(self, hidden: Any, branches: list[TextBranch], more: bool) -> list[Any]:
         tower, shape, kernels = self._tower, self._tower.shape, self._kernels
         count, tokens = len(branches), len(hidden)
         terms: tuple[Any, ...] = (hidden if count == 1 else hidden.repeat(count, 1),)

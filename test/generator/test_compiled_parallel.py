@@ -89,7 +89,8 @@ def test_a_policy_on_two_devices(policy_checkpoint, droid_observation):
 
 
 def test_the_benchmark_measures_both_devices(policy_checkpoint):
-    from cosmos3_ros.generator.bench import Variant, make_policy, measure
+    from cosmos3_ros.generator.bench import measure
+    from cosmos3_ros.generator.bench_variants import Variant, make_policy
 
     rows = []
     for second in (None, 'cpu'):
