@@ -99,7 +99,11 @@ def generate_launch_description() -> LaunchDescription:
             launch_arguments={name: LaunchConfiguration(name) for name in (
                 'robot', 'task', 'seed', 'namespace', 'log_level')}.items(),
             condition=IfCondition(sim)),
-        node('perception', {'checkpoint': text['checkpoint']}),
+        # The packaged checkpoint was trained on clips of its own size.
+        node('perception', {
+            'checkpoint': text['checkpoint'],
+            'trained_clips': ParameterValue(sim, value_type=bool),
+        }),
         node('generator', {
             'policy': LaunchConfiguration('policy'),
             'follow_simulation': ParameterValue(sim, value_type=bool),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-import json
 import os
 from pathlib import Path
 import signal
@@ -94,23 +93,10 @@ def perception_parameters(device: str, checkpoint: Path | None = None) -> dict[s
     A checkpoint that ``cosmos3 train`` made is shown what it was trained on. Another one on a CPU gets a
     small clip and a short answer, beside everything else.
     """
-    from ..training.clip_samples import REPORT_TOKENS
+    from ..reasoner.trained_clips import trained_clips
     shown = trained_clips(checkpoint) if checkpoint is not None else {}
     if shown:
-        return {**shown, 'period_s': TRAINED_PERIOD_S, 'max_new_tokens': REPORT_TOKENS,
-                'answer_lookup': device == 'cpu'}
+        return {**shown, 'period_s': TRAINED_PERIOD_S, 'answer_lookup': device == 'cpu'}
     if device != 'cpu':
         return {}
     return {'period_s': 1.5, 'frames': 4, 'max_frame_pixels': 256 * 160, 'max_new_tokens': 48}
-
-
-def trained_clips(checkpoint: Path) -> dict[str, Any]:
-    """Return cameras, frames, rate and size of the clips that a reasoner was trained on, or nothing."""
-    from ..model.checkpoint_init import METADATA_FILE
-    try:
-        about = json.loads((checkpoint / METADATA_FILE).read_text(encoding='utf-8'))
-        settings = about['stages']['reasoner']['settings']
-        return {'cameras': list(settings['cameras']), 'frames': int(settings['frames']),
-                'fps': float(settings['fps']), 'max_frame_pixels': int(settings['max_frame_pixels'])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

@@ -69,7 +69,8 @@ class GeneratorNode(LifecycleBase):
         self.create_subscription(
             msg.SceneReport, 'scene', self._on_scene, qos_profile(values, 'scene'),
             callback_group=self.data_group)
-        self._followed: tuple[int, str] | None = None
+        self._episode_seen: int | None = None
+        self._followed = ''
         if hasattr(policy, 'update_state') or values['follow_simulation']:
             self.poller.subscribe(
                 msg.SimulationState, 'simulation_state', qos_profile(values, 'simulation_state'),
@@ -101,7 +102,7 @@ class GeneratorNode(LifecycleBase):
         self.requests.start()
         self.create_timer(
             self.values['replan_interval_s'], self._on_replan, callback_group=self.service_group)
-        self._followed = None
+        self._episode_seen, self._followed = None, ''
         self.set_instruction(self.values['instruction'])
 
     def stop(self) -> None:
@@ -180,6 +181,7 @@ class GeneratorNode(LifecycleBase):
         with server.idle() as idle:
             if idle:
                 self.set_instruction(instruction)
+                self._followed = ''  # from here on a person's, even if it is the same
         return idle
 
     # Input ----------------------------------------------------------------------------------
@@ -223,13 +225,16 @@ class GeneratorNode(LifecycleBase):
     def _follow(self, snapshot: SimulationSnapshot) -> None:
         """Take a new episode's instruction, unless somebody asked for something else.
 
-        Once an episode: an instruction that was taken back stays away.
+        Only when an episode is first seen: an instruction that was taken back stays away.
         """
-        episode, followed = (snapshot.episode, snapshot.instruction), self._followed
-        if episode == followed or self.instruction not in ('', followed[1] if followed else ''):
+        server = self._instructions
+        if snapshot.episode == self._episode_seen or server is None:
             return
-        if self._set_unless_busy(snapshot.instruction):
-            self._followed = episode
+        self._episode_seen = snapshot.episode
+        with server.idle() as idle:
+            if idle and self.instruction in ('', self._followed):
+                self.set_instruction(snapshot.instruction)
+                self._followed = self.instruction
 
     # Chunks ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from std_msgs.msg import String
 
 from cosmos3_ros.contracts import Clip
 from cosmos3_ros.generator.composed_view import DROID_VIEW, View, compose_view
+from cosmos3_ros.model.checkpoint import Checkpoint, CheckpointError
 import cosmos3_ros.msg as msg
 from cosmos3_ros.reasoner import (
     ClipBuffer,
@@ -24,6 +25,7 @@ from cosmos3_ros.reasoner.annotation import annotate
 from cosmos3_ros.reasoner.composed_clip import compose_clips
 from cosmos3_ros.reasoner.openai_backend import OpenAIBackend
 from cosmos3_ros.reasoner.reasoner import FREE_PROMPTS, ImageSizes
+from cosmos3_ros.reasoner.trained_clips import trained_clips
 from cosmos3_ros.robots import load_robot
 import cosmos3_ros.srv as srv
 
@@ -63,7 +65,8 @@ class PerceptionNode(LifecycleBase):
         values = self.values
         self._robot = robot = load_robot(values['robot'])
         slots = {slot.name: slot.topic for slot in robot.cameras}
-        cameras = tuple(values['cameras']) or tuple(slots)
+        self._shown = shown = {**values, **self._trained_clips()}
+        cameras = tuple(shown['cameras']) or tuple(slots)
         self._backend: ReasonerBackend | None = None
         self._worker: Worker[_Request] | None = None
         self._questions: QuestionService | None = None
@@ -72,12 +75,12 @@ class PerceptionNode(LifecycleBase):
         self._view = DROID_VIEW if view is None else View.of(*view)
         self._reasoner = Reasoner(
             self._backend, PromptBook.load(values['prompts'] or None),
-            scene_max_new_tokens=values['max_new_tokens'] or None)
-        span_s = values['frames'] / values['fps']
+            scene_max_new_tokens=shown['max_new_tokens'] or None)
+        span_s = shown['frames'] / shown['fps']
         self._buffer = ClipBuffer(
-            cameras, horizon_s=span_s, rate_hz=KEPT_PER_FRAME * values['fps'], max_age_s=values['max_age_s'],
-            max_frame_pixels=values['max_frame_pixels'],
-            max_clip_pixels=values['max_frame_pixels'] * values['frames'])
+            cameras, horizon_s=span_s, rate_hz=KEPT_PER_FRAME * shown['fps'], max_age_s=values['max_age_s'],
+            max_frame_pixels=shown['max_frame_pixels'],
+            max_clip_pixels=shown['max_frame_pixels'] * shown['frames'])
         self._latency_s = Window()
         self._instruction = values['instruction']
         self._refused = ''
@@ -97,6 +100,14 @@ class PerceptionNode(LifecycleBase):
             self.get_logger().warning(
                 f'{self._backend.identity.checkpoint} is untrained: what its reports say means nothing')
 
+    def _trained_clips(self) -> dict[str, Any]:
+        if not self.values['trained_clips'] or not self.values['checkpoint']:
+            return {}
+        try:
+            return trained_clips(Checkpoint.open(self.values['checkpoint']).directory)
+        except CheckpointError as error:
+            raise SetupError(f'checkpoint: {error}') from error
+
     def create_backend(self) -> ReasonerBackend:
         """Make the backend that the parameters name."""
         values = self.values
@@ -108,7 +119,7 @@ class PerceptionNode(LifecycleBase):
                         'request_options': self._request_options()}
         else:
             options = {name: values[name] for name in ('checkpoint', 'device', 'video_pruning_rate')}
-            options['max_clip_pixels'] = values['max_frame_pixels'] * values['frames']
+            options['max_clip_pixels'] = self._shown['max_frame_pixels'] * self._shown['frames']
             if values['backend'] == 'compiled':
                 options |= {name: values[name] for name in ('weights', 'answer_lookup')}
             elif values['backend'] == 'tensorrt':
@@ -139,9 +150,8 @@ class PerceptionNode(LifecycleBase):
             self.get_logger().warning(
                 f'the image size of {", ".join(unknown)} is not known yet: the first clip may be slow')
             return
-        values = self.values
         self._reasoner.prepare(self._arrange(tuple(
-            self._buffer.grey_clip(camera, known[camera], values['fps'], values['frames'])
+            self._buffer.grey_clip(camera, known[camera], self._shown['fps'], self._shown['frames'])
             for camera in self._buffer.cameras)), FREE_PROMPTS[:1])
 
     def start(self) -> None:
@@ -183,7 +193,7 @@ class PerceptionNode(LifecycleBase):
         self._instruction = message.data
 
     def _take(self, cameras: tuple[str, ...] | None = None) -> tuple[Clip, ...] | ClipRefused:
-        return self._buffer.take(self.values['fps'], self.values['frames'], self.now_ns(), cameras)
+        return self._buffer.take(self._shown['fps'], self._shown['frames'], self.now_ns(), cameras)
 
     def _arrange(self, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
         if self.values['clip_layout'] == 'separate':
@@ -226,9 +236,8 @@ class PerceptionNode(LifecycleBase):
 
         A backend is prepared for whole clips; whoever asks about the first frames waits for it instead.
         """
-        values = self.values
-        span_ns = int(values['frames'] / values['fps'] * 1e9)
-        short = any(len(clip.frames) < values['frames'] for clip in clips)
+        span_ns = int(self._shown['frames'] / self._shown['fps'] * 1e9)
+        short = any(len(clip.frames) < self._shown['frames'] for clip in clips)
         return short and 0 <= self.now_ns() - self._activated_ns < span_ns
 
     def _work(self, request: _Request) -> None:

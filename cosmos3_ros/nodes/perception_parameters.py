@@ -63,6 +63,9 @@ PERCEPTION_TABLE = ParameterTable(
               read_only=True),
     Parameter('frames', int, 8, 'Frames of a clip and camera, an even number.', range=(2, 256),
               read_only=True),
+    Parameter('trained_clips', bool, False,
+              'Show a checkpoint of cosmos3 train what it was trained on, whatever cameras, fps, frames, '
+              'max_frame_pixels and max_new_tokens say.', read_only=True),
     Parameter('max_age_s', float, 1.0, 'A camera whose newest frame is older has no clip.', unit='s',
               range=(0.01, 60.0), read_only=True),
     Parameter('max_frame_pixels', int, 640 * 384, 'Larger frames are scaled down.', unit='pixels',

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .clip_samples import Asked, ClipRecording, Examiner
 from .objective import Batch
 from .picture_crops import Crop, crop_objects, crop_report, draw_crop
-from .scene_facts_questions import Dimension
+from .scene_facts_questions import BESIDE, Dimension
 from .settings import ReasonerSettings
 
 _STREAM = 2
@@ -23,19 +23,23 @@ _OTHER_CAMERAS = 0.25
 """Of the first camera's crop: facts speak of what a crop cuts off, and the other cameras show it."""
 
 
+Things = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Camera slot to what is in a picture: label and ``bbox_2d``."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
     """One clip, as it is shown.
 
     :param crops: Windows of its pictures, one per camera.
-    :param things: Camera slot to what is in its last picture, as it is shown: label and ``bbox_2d``.
+    :param things: What is in its cameras' last pictures, as they are shown.
     :param asked: Questions with their answers; at least one.
     """
 
     dataset: int
     anchor: int
     crops: Mapping[str, Crop]
-    things: Mapping[str, Sequence[Mapping[str, Any]]]
+    things: Things
     asked: tuple[Asked, ...]
 
     @property
@@ -63,17 +67,19 @@ class LessonPlan:
     ) -> list[Lesson]:
         """Return a batch's lessons.
 
-        As many of them have a report whatever is drawn: a compiled layer sees the same shapes in all steps.
+        ``scene_share`` of them have a report; where that is no whole number it is rounded up or down, by
+        chance. So nearly all steps have the same shapes: a clip that decides no fact has a report, too.
 
         :param anchors: Kept frames at which clips end, per dataset; a draw's sample is an index into them.
         :param smallest_crop: Of the first camera's pictures; 1 shows all.
         """
         share, lessons = self._settings.scene_share, []
+        offset = float(np.random.default_rng([self._seed, _STREAM, batch.step, batch.part]).random())
         for i, (dataset, sample) in enumerate(batch.draws):
             rng = np.random.default_rng([self._seed, _STREAM, batch.step, batch.part, i])
-            reports = int(np.floor((i + 1) * share + 1e-9)) > int(np.floor(i * share + 1e-9))
+            before, after = (int(np.floor(n * share + offset)) for n in (i, i + 1))
             lessons.append(self.lesson(
-                dataset, int(anchors[dataset][sample]), rng, smallest_crop, reports=reports))
+                dataset, int(anchors[dataset][sample]), rng, smallest_crop, reports=after > before))
         return lessons
 
     def lesson(
@@ -93,7 +99,7 @@ class LessonPlan:
         things = {
             slot: crop_objects(listed, crops[slot])
             for slot, listed in json.loads(recording.things[anchor]).items()}
-        asked = self._facts(recording, anchor, rng, {thing['label'] for thing in things[first]})
+        asked = self._facts(recording, anchor, rng, things)
         if reports or not asked:
             scene = self._examiner.scene(recording, anchor)
             asked.insert(0, scene if crops[first] == Crop() else replace(
@@ -101,30 +107,36 @@ class LessonPlan:
         return Lesson(dataset, anchor, crops, things, tuple(asked))
 
     def _facts(
-        self, recording: ClipRecording, anchor: int, rng: np.random.Generator, shown: set[str],
+        self, recording: ClipRecording, anchor: int, rng: np.random.Generator, things: Things,
     ) -> list[Asked]:
-        """Draw facts: first a dimension, then yes or no, then one of those."""
-        listed = [
+        """Draw facts, each once: first a dimension, then yes or no, then one of those."""
+        left = [
             entry for entry in json.loads(recording.statements[anchor])
-            if entry[1] in self._shares and is_decided(entry[0], self._settings.cameras[0], shown)]
-        names = [name for name in self._shares if any(entry[1] == name for entry in listed)]
-        if not names:
-            return []
-        shares = np.array([self._shares[name] for name in names])
-        drawn = rng.choice(len(names), size=self._settings.facts_per_clip, p=shares / shares.sum())
-        return [
-            self._examiner.choose_fact([entry for entry in listed if entry[1] == names[int(number)]], rng)
-            for number in drawn]
+            if entry[1] in self._shares and is_decided(entry[0], bool(entry[3]), things)]
+        drawn: list[Asked] = []
+        while left and len(drawn) < self._settings.facts_per_clip:
+            names = sorted({entry[1] for entry in left})
+            shares = np.array([self._shares[name] for name in names])
+            name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+            drawn.append(self._examiner.choose_fact([entry for entry in left if entry[1] == name], rng))
+            left = [entry for entry in left if entry[0] != drawn[-1].key]
+        return drawn
 
 
-def is_decided(key: str, camera: str, shown: set[str]) -> bool:
-    """Whether a question that names a camera's picture is still decided by what is left of it.
+def is_decided(key: str, answer: bool, things: Things) -> bool:
+    """Whether what is left of cropped pictures decides a question as the whole ones did.
+
+    Only questions about a camera's picture can change: which of two cubes is left, by the middles of boxes.
 
     :param key: Of the question, see :mod:`scene_facts_questions`.
-    :param camera: The one whose pictures are cropped.
-    :param shown: Labels of what its last picture still shows.
+    :param answer: To it, of the whole pictures.
     """
-    prefix = f'left_{camera}_'
-    if not key.startswith(prefix):
+    slot = next((slot for slot in things if key.startswith(f'left_{slot}_')), None)
+    if slot is None:
         return True
-    return {f'{colour} cube' for colour in key.removeprefix(prefix).split('_')} <= shown
+    middles = {thing['label']: (thing['bbox_2d'][0] + thing['bbox_2d'][2]) / 2000.0 for thing in things[slot]}
+    first, second = (
+        middles.get(f'{colour} cube') for colour in key.removeprefix(f'left_{slot}_').split('_'))
+    if first is None or second is None:
+        return False
+    return bool((second - first if answer else first - second) > BESIDE)

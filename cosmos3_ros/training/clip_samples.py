@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..reasoner.clip_buffer import scale_frame
 from ..reasoner.questions import PromptBook, Question
+from ..reasoner.trained_clips import REPORT_TOKENS
 from ..reasoner.video_grid import bounded_size
 from ..resources import require
 from ..robots.camera import SLOTS
@@ -21,8 +22,6 @@ from .settings import ReasonerSettings, TrainingError
 
 RATE_HZ = 15.0
 SCENE_PROMPT, FACT_PROMPT = 'scene_report', 'fact'
-REPORT_TOKENS = 896
-"""What a report may take: cosmos3-tiny's tokenizer writes numbers digit by digit, and six things take 260."""
 
 
 def clip_stride(settings: ReasonerSettings) -> int:

@@ -1,6 +1,6 @@
 """A second lesson for the vision tower: where each thing is, asked of its features directly.
 
-A report tells the vision tower where a cube is through the digits of its box, a few tokens in five hundred,
+A report tells the vision tower where a cube is through the digits of its box, some tokens in two hundred,
 read by a language model that has to learn reading at the same time. Here every feature of a picture is
 asked whether it shows the middle of a thing, and the one that does for the thing's box. The head is used in
 training only and is not kept.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..resources import require
+from .question_tokens import send
 from .scene_facts import OBJECT_LABELS
 
 torch = require('torch', 'model')
@@ -53,8 +54,8 @@ class Targets:
         return cls(torch.tensor(cells), torch.tensor(boxes))
 
     def to(self, device: Any) -> 'Targets':
-        """Return them on a device."""
-        return Targets(self.cells.to(device), self.boxes.to(device))
+        """Return them on a device, without waiting for it."""
+        return Targets(send(self.cells, device), send(self.boxes, device))
 
 
 class GroundingHead(torch.nn.Module):  # type: ignore[misc, name-defined]

@@ -63,7 +63,12 @@ def measure_held_out(
         losses = objective.measure(Batch(MEASURED_STEP + i, 0, draw(i)))
         found.append({name: float(value.detach()) for name, value in losses.items()})
         del losses  # their graph, before the next one is made
-    return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}
+    # Not every batch need have everything: there may be no report in one.
+    values: dict[str, list[float]] = {}
+    for losses in found:
+        for name, value in losses.items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(those) / len(those) for name, those in values.items()}
 
 
 def noise_generator(device: Any, *numbers: int) -> Any:

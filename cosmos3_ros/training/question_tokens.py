@@ -1,7 +1,7 @@
 """Questions and answers as the reasoner's tokens, each made once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..reasoner.questions import Question
@@ -37,20 +37,24 @@ class PromptIds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequences:
-    """Prompts with their answers, S of them, padded at the end to N tokens; all on the host.
+    """Prompts with their answers, S of them, padded at the end to N tokens.
 
     :param ids: int64 (S, N).
     :param positions: int64 (3, S, N).
     :param places: int64 (answers' tokens,), places in the flattened logits that predict them.
     :param wanted: int64 (answers' tokens,).
-    :param weight: float32 (answers' tokens,).
+    :param owners: int64 (S,), which clip each is about.
     """
 
     ids: Any
     positions: Any
     places: Any
     wanted: Any
-    weight: Any
+    owners: Any
+
+    def to(self, device: Any) -> 'Sequences':
+        """Return them on a device, without waiting for it."""
+        return Sequences(*(send(getattr(self, field.name), device) for field in fields(self)))
 
 
 class QuestionTokens:
@@ -69,10 +73,10 @@ class QuestionTokens:
         self._prompts: dict[str, PromptIds] = {}
         self._answers: dict[str, Any] = {}
 
-    def pack(self, asked: Sequence[Asked], weights: Sequence[float]) -> Sequences:
-        """Return questions with their answers as one batch.
+    def pack(self, asked: Sequence[Asked], owners: Sequence[int]) -> Sequences:
+        """Return questions with their answers as one batch, on the host.
 
-        :param weights: Of each answer's tokens.
+        :param owners: Which clip each is about.
         """
         prompts, answers = [self.prompt(a.question) for a in asked], self.answers(asked)
         longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
@@ -86,10 +90,9 @@ class QuestionTokens:
             targets[i, start - 1:end - 1] = answer
             positions[:, i, :start] = prompt.positions
             positions[:, i, start:end] = prompt.next_position + torch.arange(len(answer))
-        # Found on the host, so that nothing waits for the device.
+        # Found on the host: on a device this would wait for it.
         places = torch.nonzero(targets.flatten() != IGNORED)[:, 0]
-        weight = torch.tensor(weights, dtype=torch.float32)[places // longest]
-        return Sequences(ids, positions, places, targets.flatten()[places], weight)
+        return Sequences(ids, positions, places, targets.flatten()[places], torch.tensor(owners))
 
     def prompt(self, question: Question) -> PromptIds:
         """Return a question's prompt."""
@@ -127,3 +130,10 @@ class QuestionTokens:
                 found[text] = torch.tensor([*ids, self._tokenizer.eos_token_id])
         self._answers |= {a.answer: found[a.answer] for a in asked if a.dimension}
         return [found[a.answer] for a in asked]
+
+
+def send(tensor: Any, device: Any) -> Any:
+    """Return a host tensor on a device; what is copied to CUDA need not wait for what is under way there."""
+    if device.type != 'cuda':
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """The reasoner's objective: the next token of the true answers, given clips and questions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import re
 from typing import Any
 
@@ -106,69 +106,73 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return self.losses(self._plan.draw(batch, self._held_out, 1.0))
 
     def losses(self, lessons: Sequence[Lesson]) -> dict[str, Any]:
-        """Return the losses of lessons.
-
-        Reports are told apart from facts, which are a third shorter.
-        """
+        """Return the losses of lessons, and how many tokens of reports and of facts are right."""
+        # Everything is on its way to the device before its first long work begins.
+        device = self.model.lm_head.weight.device
+        batches = self._pack(lessons, device)
+        targets = self._targets(lessons, device) if self._grounding is not None else {}
         features, levels = self._encode(lessons)
         loss, weights, found = 0.0, 0.0, {}
-        for kind in ('report', 'fact'):
-            chosen = [(i, a) for i, lesson in enumerate(lessons) for a in lesson.asked
-                      if bool(a.dimension) == (kind == 'fact')]
-            if not chosen:
-                continue
-            owners, asked = zip(*chosen, strict=True)
+        for kind, sequences in batches.items():
             weight = self._settings.fact_weight if kind == 'fact' else 1.0
-            sequences = self._tokens.pack(asked, [weight] * len(asked))
-            total, right = self._answer(sequences, owners, features, levels)
-            loss, weights = loss + total, weights + float(sequences.weight.sum())
+            total, right = self._answer(sequences, features, levels)
+            loss, weights = loss + weight * total, weights + weight * len(sequences.wanted)
             found[f'{kind}_token_accuracy'] = right
         found['loss'] = loss / weights
         if self._grounding is not None:
-            found |= self._ground(features, lessons)
+            found |= self._ground(features, targets)
             found['loss'] = found['loss'] + self._settings.grounding_weight * found['grounding_loss']
         return found
 
-    def _answer(
-        self, sequences: Sequences, owners: Sequence[int], features: Any, levels: Sequence[Any],
-    ) -> tuple[Any, Any]:
-        """Return the weighed sum of the answers' cross entropies, and the share of tokens that are right.
+    def _pack(self, lessons: Sequence[Lesson], device: Any) -> dict[str, Sequences]:
+        """Return reports and facts apart, whichever there are: facts are a quarter shorter."""
+        batches = {}
+        for kind in ('report', 'fact'):
+            chosen = [(i, a) for i, lesson in enumerate(lessons) for a in lesson.asked
+                      if bool(a.dimension) == (kind == 'fact')]
+            if chosen:
+                owners, asked = zip(*chosen, strict=True)
+                batches[kind] = self._tokens.pack(asked, owners).to(device)
+        return batches
 
-        :param owners: Which clip each sequence is about.
-        """
-        device, model = features.device, self.model.model
-        ids, positions, places, wanted, weight = (part.to(device) for part in (
-            sequences.ids, sequences.positions, sequences.places, sequences.wanted, sequences.weight))
-        owner = torch.tensor(owners).to(device)
-        embedded = model.get_input_embeddings()(ids)
-        visual = ids == self.model.config.video_token_id
+    def _answer(self, sequences: Sequences, features: Any, levels: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the sum of the answers' cross entropies, and the share of tokens that are right."""
+        model = self.model.model
+        embedded = model.get_input_embeddings()(sequences.ids)
+        visual = sequences.ids == self.model.config.video_token_id
 
         def shown(states: Any) -> Any:
-            return states.index_select(0, owner).flatten(0, 1).to(embedded.dtype)
+            return states.index_select(0, sequences.owners).flatten(0, 1).to(embedded.dtype)
 
         # Padding stands after every answer, so causality alone hides it: no mask is needed.
         hidden = model.language_model(
             inputs_embeds=embedded.masked_scatter(visual[..., None], shown(features)),
-            position_ids=positions, attention_mask=None, use_cache=False, visual_pos_masks=visual,
+            position_ids=sequences.positions, attention_mask=None, use_cache=False, visual_pos_masks=visual,
             deepstack_visual_embeds=[shown(level) for level in levels]).last_hidden_state
-        logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places)).float()
-        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction='none')
-        return (losses * weight).sum(), (logits.argmax(dim=-1) == wanted).float().mean()
+        logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, sequences.places)).float()
+        total = torch.nn.functional.cross_entropy(logits, sequences.wanted, reduction='sum')
+        return total, (logits.argmax(dim=-1) == sequences.wanted).float().mean()
 
-    def _ground(self, features: Any, lessons: Sequence[Lesson]) -> dict[str, Any]:
-        """Ask each camera's last pictures for what is in them; return means over the cameras."""
+    def _grids(self) -> dict[str, tuple[int, int]]:
+        """Return rows and columns of a picture's features, by camera."""
         side = self._video.patch_size * self._video.merge_size
+        shapes = {slot: self._recordings[0].pictures[slot].shape for slot in self._settings.cameras}
+        return {slot: (shape[1] // side, shape[2] // side) for slot, shape in shapes.items()}
+
+    def _targets(self, lessons: Sequence[Lesson], device: Any) -> dict[str, Targets]:
+        return {slot: Targets.of([lesson.things[slot] for lesson in lessons], *grid).to(device)
+                for slot, grid in self._grids().items()}
+
+    def _ground(self, features: Any, targets: Mapping[str, Targets]) -> dict[str, Any]:
+        """Ask each camera's last pictures for what is in them; return means over the cameras."""
         pairs = self._settings.frames // self._video.temporal_patch_size
         sums: dict[str, Any] = {}
         start = 0
-        for slot in self._settings.cameras:
-            height, width = self._recordings[0].pictures[slot].shape[1:3]
-            rows, columns = height // side, width // side
+        for slot, (rows, columns) in self._grids().items():
             end = start + pairs * rows * columns
-            targets = Targets.of([lesson.things.get(slot, ()) for lesson in lessons], rows, columns)
-            for name, value in self._grounding(
-                    features[:, end - rows * columns:end], targets.to(features.device)).items():
-                sums[name] = sums.get(name, 0.0) + value / len(self._settings.cameras)
+            found = self._grounding(features[:, end - rows * columns:end], targets[slot])
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value / len(targets)
             start = end
         return sums
 

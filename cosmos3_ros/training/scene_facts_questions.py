@@ -22,8 +22,8 @@ _AT_M = 0.05
 _FAR_M = 0.09
 _LIFTED_M = 0.045
 _OPEN, _CLOSED = 0.15, 0.45
-# Of the picture's width: nearer than this, left and right are a matter of opinion.
-_BESIDE = 0.04
+BESIDE = 0.04
+"""Of a picture's width: nearer than this, left and right are a matter of opinion."""
 _NEARER_M = 0.03
 _MOVED_M = 0.02
 
@@ -171,7 +171,7 @@ def _geometric(facts: FrameFacts) -> Iterator[Statement]:
         boxes = {thing.colour: thing for thing in facts.seen(camera) if thing.colour}
         for first, second in _pairs(tuple(boxes)):
             apart = _middle(boxes[second]) - _middle(boxes[first])
-            if abs(apart) > _BESIDE:
+            if abs(apart) > BESIDE:
                 yield Statement(
                     f'left_{camera}_{first}_{second}', kind,
                     f'In the picture of the {_camera(camera)}, is the {first} cube left of the {second} '

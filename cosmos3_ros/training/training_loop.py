@@ -88,7 +88,9 @@ class TrainingLoop:
             fused=accelerator.device.type == 'cuda' or None))
         self.average = AveragedWeights(self._parameters, optimiser.ema_decay)
         self.step = 0
+        # Of each scalar: not every step need have all of them.
         self._sums: dict[str, Any] = {}
+        self._times: dict[str, int] = {}
         self._since = 0
         self._log: list[dict[str, float]] = []
         self._seconds = 0.0
@@ -119,7 +121,7 @@ class TrainingLoop:
         self._log = list(content['log'])
         device = self._accelerator.device
         self._sums = {name: value.to(device) for name, value in content['sums'].items()}
-        self._since = int(content['since'])
+        self._times, self._since = dict(content['times']), int(content['since'])
         return True
 
     def save(self) -> None:
@@ -128,7 +130,7 @@ class TrainingLoop:
             save_snapshot(self.snapshot_path, {
                 'digest': self._digest, 'step': self.step, 'seconds': self._seconds, 'log': self._log,
                 'weights': {name: p.detach() for name, p in self._parameters.items()},
-                'sums': self._sums, 'since': self._since, 'steps': self._settings.steps,
+                'sums': self._sums, 'times': self._times, 'since': self._since, 'steps': self._settings.steps,
                 'optimiser': self._optimiser.state_dict(), 'average': self.average.state()})
             (self._directory / f'{self._stage}.log.jsonl').write_text(
                 ''.join(json.dumps(entry) + '\n' for entry in self._log), encoding='utf-8')
@@ -162,6 +164,7 @@ class TrainingLoop:
                 break
             for name, value in self._take_step().items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
+                self._times[name] = self._times.get(name, 0) + 1
             self._since += 1
             self.step += 1
             if self._since == self._run.log_every or self.step == self._settings.steps:
@@ -220,6 +223,7 @@ class TrainingLoop:
         parts = [draws[i:i + size] for i in range(0, len(draws), size)]
         mine = [(i, part) for i, part in enumerate(parts) if i % world == rank]
         values: dict[str, Any] = {}
+        shares: dict[str, float] = {}
         for number, (i, part) in enumerate(mine):
             share = len(part) * world / len(draws)
             last = number + 1 == len(mine)
@@ -228,6 +232,8 @@ class TrainingLoop:
                 accelerator.backward(found['loss'] * share)
             for name, value in found.items():
                 values[name] = values.get(name, 0.0) + value.detach().float() * share
+                shares[name] = shares.get(name, 0.0) + share
+        values = {name: value / shares[name] for name, value in values.items()}
         norm = accelerator.clip_grad_norm_(list(self._parameters.values()), settings.gradient_norm)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
@@ -237,7 +243,7 @@ class TrainingLoop:
     def _write_log(
         self, report: Report | None, measure: Callable[[], dict[str, float]] | None,
     ) -> None:
-        entry = {name: float(value) / self._since for name, value in self._sums.items()}
+        entry = {name: float(value) / self._times[name] for name, value in self._sums.items()}
         if not math.isfinite(entry['loss']):
             raise TrainingError(
                 f'stage {self._stage}: the loss is {entry["loss"]} at step {self.step}; lower learning_rate, '
@@ -249,7 +255,7 @@ class TrainingLoop:
             with self._accelerator.autocast():
                 entry |= {f'held_out_{name}': value for name, value in measure().items()}
         self._log.append(entry)
-        self._sums, self._since = {}, 0
+        self._sums, self._times, self._since = {}, {}, 0
         if report is not None and self._accelerator.is_main_process:
             report({'stage': self._stage, **entry})
 

@@ -256,8 +256,18 @@ def test_in_simulation_each_episode_is_followed_once_and_never_over_a_person(gra
     simulation.publish(msg.SimulationState(zone_xy=[math.nan, 0.0]))
     wait_for(lambda: bench.node.counters['rejected'] == 1, 'the broken message')
     assert bench.node.instruction == 'wave'
+    assert bench.instruct('').accepted
+    announce('push the red cube', 4)  # what was passed over while a person's was on stays away
+    announce(' push the white cube ', 5)
+    wait_for(lambda: bench.node.instruction == 'push the white cube', 'the episode after')
+    assert bench.instruct('push the white cube').accepted
+    announce('push the red cube', 6)
+    simulation.publish(msg.SimulationState(zone_xy=[math.nan, 0.0]))
+    wait_for(lambda: bench.node.counters['rejected'] == 2, 'the second broken message')
+    assert bench.node.instruction == 'push the white cube', 'a person asked for the same'
     said = [message.data for message in bench.announced if message.data]
-    assert said == ['push the blue cube', 'push the green cube', 'push the yellow cube', 'wave']
+    assert said == ['push the blue cube', 'push the green cube', 'push the yellow cube', 'wave', *(
+        ['push the white cube'] * 2)]
 
 
 def test_without_being_told_to_the_simulation_is_not_listened_to(graph):

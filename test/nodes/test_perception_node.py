@@ -110,6 +110,24 @@ def test_reports_carry_the_clip_and_the_instruction(graph, transport):
     assert 'stack the cubes' in bench.backend.prompts[-1]
 
 
+def test_a_trained_checkpoint_is_shown_what_it_was_trained_on_where_that_is_asked_for(graph):
+    bench = Bench(graph, checkpoint='cosmos3-tiny', trained_clips=True, cameras=['exterior_2'])
+    # Two seconds of four frames each are asked about once the buffer holds them.
+    wait_for(lambda: bench.backend.clips and len(bench.backend.clips[-1][0].frames) == 8, 'clips of 8 frames')
+    clips = bench.backend.clips[-1]
+    assert [clip.camera for clip in clips] == ['wrist', 'exterior_1', 'exterior_2']
+    spans_ns = {int(clip.stamps_ns[-1] - clip.stamps_ns[0]) for clip in clips}
+    assert all(abs(span_ns - 1_750_000_000) < 150_000_000 for span_ns in spans_ns)
+    assert bench.backend.prepared[0][1].max_new_tokens == 896
+    assert (bench.node._buffer._max_frame_pixels, bench.node._shown['fps']) == (65536, 4.0)
+
+
+def test_a_checkpoint_that_is_none_is_refused_when_its_clips_are_asked_for(graph, tmp_path):
+    node = graph.add(StubbedPerception, checkpoint=str(tmp_path / 'gone'), trained_clips=True)
+    node.trigger_configure()
+    assert node.state_label == 'unconfigured' and 'gone' in node.failure and 'checkpoint' in node.failure
+
+
 def test_slow_reasoner_drops_clips_and_reports_the_newest(graph):
     bench = Bench(graph)
     bench.report()

@@ -20,6 +20,7 @@ from cosmos3_ros.sim.randomization import Randomizer
 from cosmos3_ros.sim.renderer import Renderer
 from cosmos3_ros.sim.scene import CUBE_HALF_M
 from cosmos3_ros.sim.world import World
+from cosmos3_ros.training.clip_samples import describe_clip
 from cosmos3_ros.training.dataset_videos import scale_down
 from cosmos3_ros.training.episode_pictures import DrawnFrame, EpisodePainter
 from cosmos3_ros.training.episode_plan import CAMERA_ANOMALIES, CUBE_ANOMALIES, Anomaly, EpisodePlan
@@ -35,6 +36,7 @@ from cosmos3_ros.training.scene_facts_questions import (
     state_truths,
 )
 from cosmos3_ros.training.scene_facts_report import list_hazards, report_document, report_json
+from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings
 
 SETTINGS = RecordingSettings()
 CUBES = ('red', 'green', 'blue')
@@ -155,6 +157,19 @@ def test_the_reasoner_reads_the_report_without_a_problem(drawn: list[DrawnFrame]
             np.testing.assert_allclose(read.box_normalized, thing.box, atol=6e-4)
             height, width = sizes[thing.camera]
             np.testing.assert_allclose(read.box_px, thing.box_px(width, height), atol=6e-4 * width)
+
+
+def test_a_clip_s_things_are_those_of_its_last_pictures_camera_by_camera(drawn: list[DrawnFrame]) -> None:
+    shown = ReasonerSettings(
+        OptimiserSettings(steps=1, batch=1, learning_rate=1e-3), cameras=('wrist', 'exterior_2'))
+    clip = [frame.facts for frame in (drawn[0], drawn[-1])]
+    report, _, things = (json.loads(text) for text in describe_clip(clip, shown))
+    assert list(things) == ['wrist', 'exterior_2'] and report['objects'] == things['wrist']
+    for slot, listed in things.items():
+        assert [(t['label'], tuple(t['bbox_2d'])) for t in listed] == [
+            (t.label, t.box_1000) for t in clip[-1].seen(slot)]
+        assert [tuple(t['bbox_2d']) for t in listed] != [t.box_1000 for t in clip[0].seen(slot)]
+    assert things['wrist'] != things['exterior_2']
 
 
 def test_the_report_has_the_prompts_keys_in_its_order(drawn: list[DrawnFrame]) -> None:

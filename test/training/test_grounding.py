@@ -136,7 +136,9 @@ def test_it_is_asked_of_each_cameras_last_pictures(grounded, monkeypatch):
     features = torch.arange(2 * 8).view(2, 8, 1).float()
     things = {'exterior_1': shown(('red cube', (900, 0, 1000, 100))),
               'wrist': shown(('gripper', (0, 900, 9, 1000)))}
-    found = grounded._ground(features, [Lesson(0, 0, {}, things, ()), Lesson(0, 0, {}, {}, ())])
+    nothing = {'exterior_1': (), 'wrist': ()}
+    targets = grounded._targets([Lesson(0, 0, {}, each, ()) for each in (things, nothing)], features.device)
+    found = grounded._ground(features, targets)
     assert [asked for asked, _ in seen] == [[[2.0, 3.0], [10.0, 11.0]], [[6.0, 7.0], [14.0, 15.0]]]
     red, gripper = OBJECT_LABELS.index('red cube'), OBJECT_LABELS.index('gripper')
     for (_, cells), label in zip(seen, (red, gripper), strict=True):
@@ -157,3 +159,21 @@ def test_the_loss_is_the_sum_and_the_head_is_drawn_from_the_seed(grounded):
         torch.manual_seed(1)
         again = GroundingHead(head.norm.normalized_shape[0])
     assert torch.equal(again.answer.weight, head.answer.weight)
+
+
+def test_the_vision_tower_learns_from_it_and_not_the_language_model(grounded):
+    lessons = grounded._plan.draw(Batch(0, 0, ((0, 0), (0, 1))), grounded._anchors, 1.0)
+    features, _ = grounded._encode(lessons)
+    grounded._ground(features, grounded._targets(lessons, features.device))['grounding_loss'].backward()
+    model = grounded.model.model
+    assert float(model.visual.blocks[0].attn.qkv.weight.grad.abs().max()) > 0.0
+    assert all(p.grad is None for p in model.language_model.parameters())
+
+
+def test_bfloat16_around_it_does_not_round_its_boxes():
+    torch.manual_seed(0)
+    head, features = GroundingHead(WIDTH), torch.randn(2, ROWS * COLUMNS, WIDTH)
+    targets = Targets.of([shown(('red cube', (400, 400, 600, 600)))] * 2, ROWS, COLUMNS)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        inside = head(features, targets)['grounding_loss']
+    assert torch.equal(inside, head(features, targets)['grounding_loss'].detach())

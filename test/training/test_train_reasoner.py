@@ -20,11 +20,12 @@ from cosmos3_ros.model.tower_hash import understanding_hash
 from cosmos3_ros.reasoner.model_loading import load_model
 from cosmos3_ros.reasoner.questions import PromptBook
 from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch_clip
+from cosmos3_ros.training import reasoner_objective
 from cosmos3_ros.training.clip_lessons import Lesson
 from cosmos3_ros.training.clip_samples import Examiner, as_clip, scale_like_perception
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
-from cosmos3_ros.training.picture_crops import Crop
+from cosmos3_ros.training.picture_crops import Crop, crop_frames
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_patches, checkpoint_name
 from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingError, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
@@ -105,6 +106,26 @@ def test_what_is_cropped_is_what_the_model_is_shown(objective):
     assert loss(wrist=nearly) == pytest.approx(loss(), abs=1e-5)
     for slot in SETTINGS.cameras:
         assert abs(loss(**{slot: Crop(0.2, 0.3, 0.5)}) - loss()) > 1e-5
+
+
+def test_each_clip_of_a_batch_is_shown_through_its_own_windows(objective, monkeypatch):
+    """Three clips, one of them whole, against pictures that were cropped beforehand, one by one."""
+    clips = objective._recordings[0]
+    lessons = [
+        lesson(objective, 1, crops={'exterior_1': Crop(0.1, 0.2, 0.6), 'wrist': Crop(0.3, 0.0, 0.7)}),
+        lesson(objective, 5), lesson(objective, 6, crops={**WHOLE, 'wrist': Crop(0.0, 0.4, 0.5)})]
+    seen = []
+    patches = reasoner_objective.batch_patches
+    monkeypatch.setattr(
+        reasoner_objective, 'batch_patches', lambda *given: seen.append(given[0].float()) or patches(*given))
+    with torch.no_grad():
+        features, levels = objective._encode(lessons)
+    assert len(features) == 3 and all(len(level) == 3 for level in levels)
+    for slot, shown in zip(SETTINGS.cameras, seen, strict=True):
+        for each, got in zip(lessons, shown, strict=True):
+            frames = torch.from_numpy(clips.pictures[slot][clips.clip_rows(each.anchor, SETTINGS.frames)])
+            alone = crop_frames(frames[None], [each.crops[slot]])[0]
+            torch.testing.assert_close(got, alone, atol=1e-3, rtol=0.0)
 
 
 def test_tokens_of_several_answers_are_those_of_each(objective):
