@@ -58,7 +58,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'task', default_value='pick_place', choices=['reach', 'push', 'pick_place'],
             description='Simulated task, with sim:=true.'),
-        DeclareLaunchArgument('seed', default_value='1', description='Seed of the simulated episode.'),
+        DeclareLaunchArgument('seed', default_value='10000', description='Seed of the simulated episode.'),
         DeclareLaunchArgument(
             'namespace', default_value='', description='Namespace of all nodes and relative topics.'),
         DeclareLaunchArgument(

@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
                         help='start on this instruction; in simulation by default on that of the episode')
     parser.add_argument(
         '--task', choices=TASKS, default='pick_place', help='of the simulator (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=1, help='of the simulator (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=10_000, help='of the simulator (default: %(default)s)')
     parser.add_argument(
         '--shadow', action='store_true', help='in simulation: compute everything, command nothing')
     parser.add_argument('--duration', type=positive(float), metavar='S', help='end after this long')
