@@ -10,7 +10,7 @@ export AMENT_PREFIX_PATH ?= $(abspath $(VENV))
 export ROS_DISTRO ?= kilted
 # Machines nearby are not part of a demo or a test.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
-DEMO_ARGUMENTS ?= --task pick_place --episodes 1 --seed 10000
+DEMO_ARGUMENTS ?= --task pick_place --episodes 1
 
 .PHONY: setup demo test lint types unit clean
 

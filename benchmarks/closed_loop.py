@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cosmos3_ros.evaluation.closed_loop import ClosedLoop, LoopSettings
 from cosmos3_ros.generator.policy import create_policy
-from cosmos3_ros.sim.configuration import ARM_JOINTS, CUBE_COLOURS, SimulationConfig
+from cosmos3_ros.sim.configuration import ARM_JOINTS, CUBE_COLOURS, FIRST_EVALUATION_SEED, SimulationConfig
 from cosmos3_ros.sim.tasks import TASKS
 from cosmos3_ros.sim.world import World
 
@@ -98,7 +98,7 @@ def main() -> int:
     parser.add_argument('--checkpoint', default='cosmos3-tiny')
     parser.add_argument('--task', action='append', choices=TASKS)
     parser.add_argument('--episodes', type=int, default=10)
-    parser.add_argument('--seed', type=int, default=10_000)
+    parser.add_argument('--seed', type=int, default=FIRST_EVALUATION_SEED)
     parser.add_argument('--latency', type=float, nargs='+', default=[0.3])
     parser.add_argument('--replan', type=float, nargs='+', default=[0.5])
     parser.add_argument('--guidance', type=float, nargs='+', default=[1.0])

@@ -12,6 +12,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from cosmos3_ros.cli.environment import FAST_DDS_VARIABLES
+from cosmos3_ros.sim.configuration import FIRST_EVALUATION_SEED
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -58,7 +59,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'task', default_value='pick_place', choices=['reach', 'push', 'pick_place'],
             description='Simulated task, with sim:=true.'),
-        DeclareLaunchArgument('seed', default_value='10000', description='Seed of the simulated episode.'),
+        DeclareLaunchArgument(
+            'seed', default_value=str(FIRST_EVALUATION_SEED), description='Seed of the simulated episode.'),
         DeclareLaunchArgument(
             'namespace', default_value='', description='Namespace of all nodes and relative topics.'),
         DeclareLaunchArgument(

@@ -16,6 +16,7 @@ from ..evaluation.limit_file import CheckedLimits, read_limits
 from ..evaluation.run_summary import RunSummary, summarise_run
 from ..evaluation.video import write_video
 from ..resources import require
+from ..sim.configuration import FIRST_EVALUATION_SEED
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
@@ -43,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
                              '(default: %(default)s)')
     parser.add_argument('--episodes', type=int, default=1,
                         help='episodes of each task (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=10_000,
+    parser.add_argument('--seed', type=int, default=FIRST_EVALUATION_SEED,
                         help='seed of the first episode; results are reported from the default on '
                              '(default: %(default)s)')
     parser.add_argument('--timeout', type=positive(float), metavar='S',

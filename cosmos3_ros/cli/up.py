@@ -12,6 +12,7 @@ from ..evaluation.lerobot_episode import Episode, read_episode
 from ..evaluation.limit_file import read_limits
 from ..evaluation.run_summary import check_shadow, summarise_run
 from ..generator.policy import POLICIES
+from ..sim.configuration import FIRST_EVALUATION_SEED
 from .arguments import TASKS, add_graph_arguments, add_json, positive
 from .checkpoint import default_checkpoint
 from .console import CommandError, Output
@@ -53,7 +54,8 @@ def add_parser(subparsers: Any) -> None:
                         help='start on this instruction; in simulation by default on that of the episode')
     parser.add_argument(
         '--task', choices=TASKS, default='pick_place', help='of the simulator (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=10_000, help='of the simulator (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=FIRST_EVALUATION_SEED,
+                        help='of the simulator (default: %(default)s)')
     parser.add_argument(
         '--shadow', action='store_true', help='in simulation: compute everything, command nothing')
     parser.add_argument('--duration', type=positive(float), metavar='S', help='end after this long')

@@ -7,6 +7,8 @@ from cosmos3_ros.contracts import ContractError
 CUBE_COLOURS: tuple[str, ...] = ('red', 'green', 'blue', 'yellow')
 CAMERA_SLOTS: tuple[str, ...] = ('wrist', 'exterior_1', 'exterior_2')
 ROBOT = 'panda'
+FIRST_EVALUATION_SEED = 10_000
+"""Episodes from here on are what results are reported of; no recording uses them."""
 
 # Names and travel in assets/panda.xml; config/robots/panda.yaml agrees (a test compares them).
 ARM_JOINTS: tuple[str, ...] = tuple(f'panda_joint{i}' for i in range(1, 8))

@@ -13,6 +13,7 @@ from ..generator.sampler import schedule
 from ..reasoner.compiled_backend import CompiledBackend
 from ..reasoner.questions import PromptBook
 from ..resources import require
+from ..sim.configuration import FIRST_EVALUATION_SEED
 from ..sim.tasks import TASKS
 from .batched_policy import denoise_batch
 from .clip_samples import Asked, ClipRecording, Examiner, as_clip
@@ -23,8 +24,6 @@ from .workplace import Workplace
 
 torch = require('torch', 'model')
 
-FIRST_SEED = 10_000
-"""Closed-loop episodes start here; recordings use smaller seeds."""
 GUIDANCES = (1.0, 3.0)
 MOST_WINDOWS = 512
 BATCH = 32
@@ -86,7 +85,7 @@ def measure_closed_loop(place: Workplace, episodes: int) -> dict[str, Any]:
         loop = ClosedLoop(policy)
         ended = []
         for task in TASKS:
-            mine = [loop.run(task, seed) for seed in range(FIRST_SEED, FIRST_SEED + episodes)]
+            mine = [loop.run(task, FIRST_EVALUATION_SEED + i) for i in range(episodes)]
             place.say(f'{task}, guidance {scale:g}: {sum(e.success for e in mine)}/{episodes}')
             ended += mine
         loop.close()

@@ -12,7 +12,6 @@ from .settings import ReasonerSettings, TrainingError
 
 torch = require('torch', 'model')
 
-IGNORED = -100  # torch's cross entropy leaves such targets out
 _LENGTH_STEP = 128
 """Sequences are padded to multiples of this: compiled layers then see few different shapes."""
 
@@ -82,17 +81,16 @@ class QuestionTokens:
         longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
         longest = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
         ids = torch.zeros((len(asked), longest), dtype=torch.int64)
-        targets = torch.full((len(asked), longest), IGNORED)
         positions = torch.zeros((3, len(asked), longest), dtype=torch.int64)
+        places = []
         for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             start, end = len(prompt), len(prompt) + len(answer)
             ids[i, :start], ids[i, start:end] = prompt.ids, answer
-            targets[i, start - 1:end - 1] = answer
             positions[:, i, :start] = prompt.positions
             positions[:, i, start:end] = prompt.next_position + torch.arange(len(answer))
-        # Found on the host: on a device this would wait for it.
-        places = torch.nonzero(targets.flatten() != IGNORED)[:, 0]
-        return Sequences(ids, positions, places, targets.flatten()[places], torch.tensor(owners))
+            # A token is predicted where the one before it stands.
+            places.append(i * longest + torch.arange(start - 1, end - 1))
+        return Sequences(ids, positions, torch.cat(places), torch.cat(answers), torch.tensor(owners))
 
     def prompt(self, question: Question) -> PromptIds:
         """Return a question's prompt."""
