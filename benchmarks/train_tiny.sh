@@ -17,7 +17,8 @@
 # a minute after a command, with everything on it. Runs from the repository's root; a failed step ends the script.
 #
 # A checkpoint in WORK/start is gone on from: its autoencoder stays, reasoner and tower start from its weights
-# (go_on.py).
+# (go_on.py). With PIECE=understanding its tower stays, too: what it reads of the reasoner is held to what it was.
+# FACTS_SEED is that of the episodes with facts: other scenes than the checkpoint has seen.
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
 # Glances (scenes, 50 an episode) are recorded first, then POLICY episodes, then more of both in the time that is left.
@@ -44,7 +45,7 @@ record_policy() {
 
 understanding() {
   local others='' views='' vae='' vae_end=${VAE_END:-$((gpus > 1 ? 520 : 350))}
-  record facts all --episodes "$facts" --seed 0 --width 320
+  record facts all --episodes "$facts" --seed "${FACTS_SEED:-0}" --width 320
   # The autoencoder sees every look there is in this recording; the policy's show one of them.
   if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
   prepare "${all##*,}" facts reasoner tiny --data "$work/facts"
@@ -99,7 +100,9 @@ policy() {
 start=''
 if [ -d "$work/start" ]; then
   start=$work/start
-  "$python" benchmarks/go_on.py "$settings" "$start"
+  alone=()
+  [ "$piece" != understanding ] || alone=(reasoner)
+  "$python" benchmarks/go_on.py "$settings" "$start" "${alone[@]}"
 fi
 note "$piece${start:+ from $start}: $gpus GPUs, $cores cores, revision $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 [ "$piece" = policy ] || understanding

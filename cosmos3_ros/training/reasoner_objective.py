@@ -14,6 +14,7 @@ from .clip_lessons import Lesson, LessonPlan
 from .clip_samples import ClipRecording, Examiner
 from .device_frames import DeviceFrames
 from .grounding import GroundingHead, Targets
+from .kept_contexts import KeptContexts
 from .objective import Batch
 from .picture_crops import crop_frames
 from .question_tokens import QuestionTokens, Sequences
@@ -48,12 +49,14 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     :param video: How frames become patches.
     :param seed: Of the questions and crops.
     :param held_out: As ``anchors``, for :meth:`measure`.
+    :param texts: Token ids of the policy's prompts, for ``context_weight``.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, recordings: Sequence[ClipRecording],
         anchors: Sequence[NDArray[np.int64]], examiner: Examiner, video: VideoSettings,
         settings: ReasonerSettings, seed: int, held_out: Sequence[NDArray[np.int64]] = (),
+        texts: Sequence[Sequence[int]] = (),
     ) -> None:
         super().__init__()
         sizes = {tuple(r.pictures[s].shape[1:3] for s in settings.cameras) for r in recordings}
@@ -79,6 +82,8 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self._grounding = GroundingHead(model.lm_head.in_features).to(device)
+        self._kept = KeptContexts(
+            model.model.language_model, texts, seed) if settings.context_weight else None
 
     def trained(self) -> dict[str, Any]:
         """See :class:`objective.Objective`."""
@@ -99,11 +104,21 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return the mean cross entropy over the answers' tokens, facts' weighed, and how many are right."""
-        return self.losses(self._plan.draw(batch, self._anchors, self._settings.smallest_crop))
+        return self._held(batch, self.losses(
+            self._plan.draw(batch, self._anchors, self._settings.smallest_crop)))
 
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the same for held-out clips, whose pictures are never cropped."""
-        return self.losses(self._plan.draw(batch, self._held_out, 1.0))
+        return self._held(batch, self.losses(self._plan.draw(batch, self._held_out, 1.0)))
+
+    def _held(self, batch: Batch, found: dict[str, Any]) -> dict[str, Any]:
+        """Add how far the policy's texts are from what they were."""
+        if self._kept is None:
+            return found
+        squares = self._kept.measure(batch.step, batch.part)
+        return found | {
+            'loss': found['loss'] + self._settings.context_weight * squares,
+            'context_error': squares.detach().sqrt()}
 
     def losses(self, lessons: Sequence[Lesson]) -> dict[str, Any]:
         """Return the losses of lessons, and how many tokens of reports and of facts are right."""

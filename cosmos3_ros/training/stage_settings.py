@@ -58,6 +58,8 @@ class ReasonerSettings:
         accordingly; 1: never. Those of other cameras than the first, which facts speak of, by a quarter of
         that.
     :param grounding_weight: Of :mod:`grounding`'s loss beside the answers'; 0: without it.
+    :param context_weight: Of :mod:`kept_contexts`'s loss beside the answers'; 0: without it, and the tower
+        of the policy has to be trained after the reasoner. With it, a tower that is there may stay.
     :param anchor_stride: Every how many frames of an episode a clip may end.
     """
 
@@ -72,6 +74,7 @@ class ReasonerSettings:
     fact_weight: float = 1.0
     smallest_crop: float = 1.0
     grounding_weight: float = 0.0
+    context_weight: float = 0.0
     anchor_stride: int = 4
 
     def __post_init__(self) -> None:
@@ -92,6 +95,7 @@ class ReasonerSettings:
                 'be asked nothing; raise one of them')
         check_range('reasoner', 'smallest_crop', self.smallest_crop, 0.3, 1.0)
         check_range('reasoner', 'grounding_weight', self.grounding_weight, 0.0, 100.0)
+        check_range('reasoner', 'context_weight', self.context_weight, 0.0, 1e6)
         check_range('reasoner', 'fact_weight', self.fact_weight, 1e-3, 1000.0)
         check_range('reasoner', 'anchor_stride', self.anchor_stride, 1, 64)
         if self.frames % 2 or not self.cameras:

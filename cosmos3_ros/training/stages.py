@@ -12,11 +12,12 @@ from ..reasoner.questions import PromptBook
 from ..reasoner.video_prompt import VideoSettings
 from ..resources import require
 from .clip_samples import ClipRecording, Examiner
+from .kept_contexts import policy_texts
 from .objective import measure_held_out
 from .preparation import prepare_clips
 from .reasoner_objective import GROUNDING_PREFIX, ReasonerObjective
 from .settings import TrainingError, TrainingSettings
-from .tower_stage import encode_all, run_tower
+from .tower_stage import encode_all, policy_tokenizer, run_tower
 from .training_loop import StageResult
 from .vae_objective import VaeObjective, latent_statistics
 from .weight_files import update_json
@@ -78,10 +79,12 @@ def run_reasoner(place: Workplace) -> StageResult:
     held_out = [
         r.anchors(data.held_out, held_out=True) for r in recordings] if place.looks_at_held_out else []
     model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
+    tokenize = policy_tokenizer(place)
     objective = ReasonerObjective(
         model, tokenizer, recordings, anchors, Examiner(PromptBook.load(), settings),
         VideoSettings.load(place.output.directory, settings.frames * settings.max_frame_pixels), settings,
-        place.settings.seed, held_out)
+        place.settings.seed, held_out,
+        [tokenize(text) for text in policy_texts()] if settings.context_weight else ())
     batch, entries = settings.optimiser.batch, data.reasoner_datasets
     draws = place.draws([len(a) for a in anchors], batch, 2, entries)
     loop = place.loop('reasoner', objective, draws)

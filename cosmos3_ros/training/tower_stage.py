@@ -1,6 +1,6 @@
 """The stages that train the generation tower: what they read, start from, minimise and write back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 import hashlib
 from typing import Any
@@ -59,6 +59,12 @@ def make_generator_objective(
     transformer.to(place.device)
     if run.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
+    return GeneratorObjective(
+        transformer, windows, policy_tokenizer(place), settings, place.settings.seed, held_out)
+
+
+def policy_tokenizer(place: Workplace) -> Callable[[str], tuple[int, ...]]:
+    """Return what turns an instruction, or the unconditional text, into the token ids of its prompt."""
     tokenizer = load_tokenizer(place.checkpoint)
     canvas = (place.view.canvas_height, place.view.canvas_width)
 
@@ -66,7 +72,7 @@ def make_generator_objective(
         return prompt_tokens(
             tokenizer, build_prompt(text, place.checkpoint.prompt_variant, canvas) if text else '')
 
-    return GeneratorObjective(transformer, windows, tokenize, settings, place.settings.seed, held_out)
+    return tokenize
 
 
 def _change_start(transformer: Any, settings: GeneratorSettings, seed: int) -> None:
