@@ -15,7 +15,7 @@ import yaml
 RATES = {'reasoner': 0.7, 'actions': 0.8, 'generator': 0.5}
 """Factors of the learning rates."""
 
-REASONER_BATCH = 96
+REASONER_BATCH = 128
 """No autoencoder is trained beside it."""
 
 CONTEXT_WEIGHT = 100.0
