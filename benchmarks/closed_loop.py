@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cosmos3_ros.evaluation.closed_loop import ClosedLoop, LoopSettings
 from cosmos3_ros.generator.policy import create_policy
+from cosmos3_ros.model.checkpoint import Checkpoint
 from cosmos3_ros.sim.configuration import ARM_JOINTS, CUBE_COLOURS, FIRST_EVALUATION_SEED, SimulationConfig
 from cosmos3_ros.sim.tasks import TASKS
 from cosmos3_ros.sim.world import World
@@ -110,6 +111,8 @@ def main() -> int:
     parser.add_argument('--log', type=Path, help='every episode, one JSON line each')
     parser.add_argument('--json', action='store_true', help='nothing but the last line')
     args = parser.parse_args()
+    # A path does not say which weights lie there.
+    label = Checkpoint.open(args.checkpoint, parts=('generator',)).label
     options = {'checkpoint': args.checkpoint, 'swap': args.swap,
                'limit': dict(zip(('reach', 'push', 'pick_place'), args.limit, strict=True))}
     context, done = get_context('spawn'), []
@@ -121,7 +124,7 @@ def main() -> int:
             done.append(future.result())
             if args.log is not None:
                 with args.log.open('a', encoding='utf-8') as file:
-                    file.write(json.dumps(done[-1]) + '\n')
+                    file.write(json.dumps({'checkpoint': label, **done[-1]}) + '\n')
             if not args.json:
                 sys.stderr.write(f'{len(done)} of {len(waiting)}\n')
     rows = summarise(done)
@@ -130,7 +133,7 @@ def main() -> int:
             sys.stderr.write(
                 '{task:>10}  latency {latency_s:.1f} s, every {replan_s:.1f} s, guidance {guidance:g}: '
                 '{success}/{episodes}, {mean_s:.1f} s\n'.format(**row))
-    sys.stdout.write(json.dumps({'checkpoint': args.checkpoint, 'swapped': args.swap, 'rows': rows}) + '\n')
+    sys.stdout.write(json.dumps({'checkpoint': label, 'swapped': args.swap, 'rows': rows}) + '\n')
     return 0
 
 

@@ -4,11 +4,13 @@ Run ``python benchmarks/generator.py --device cuda:0 [--prompt-tokens 128 512] [
 random and made on the device; pictures are noise. Prints a Markdown table and, as the last line, JSON.
 
 A request starts with three uint8 pictures of 640 x 360 in host memory and ends with a chunk in host
-memory. The floor is arithmetic alone: the multiplications of the generation tower and its attention, at
-the rate that one large matrix product reached on the same device in the same run.
+memory. Each precision and length of prompt runs in a process of its own, so that the memory of its first row
+is that of one policy alone. The floor is arithmetic alone: the multiplications of the generation tower and
+its attention, at the rate that one large matrix product reached on the same device in the same run.
 """
 
 import argparse
+from functools import partial
 import json
 import logging
 from pathlib import Path
@@ -16,7 +18,7 @@ import sys
 
 import torch
 
-from cosmos3_ros.generator.bench import Measurement, run_bench
+from cosmos3_ros.generator.bench import Measurement, in_own_process, run_bench
 from cosmos3_ros.generator.bench_variants import NANO_RANDOM, droid_variants
 from cosmos3_ros.generator.composed_view import DROID_VIEW
 from cosmos3_ros.generator.droid_joint import ROWS
@@ -87,7 +89,7 @@ def main() -> int:
     parser.add_argument('--json', type=Path, help='also write the result here')
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stderr)
-    rates = [measure_rate(args.device, float8) for float8 in (False, True)]
+    rates = [in_own_process(partial(measure_rate, args.device, float8)) for float8 in (False, True)]
     rows: list[Measurement] = []
 
     def note(row: Measurement) -> None:

@@ -16,12 +16,10 @@ RATES = {'reasoner': 0.7, 'actions': 0.8, 'generator': 0.5}
 """Factors of the learning rates."""
 
 REASONER_BATCH = 128
-"""No autoencoder is trained beside it."""
+"""No autoencoder is trained beside it, so there is room."""
 
 CONTEXT_WEIGHT = 100.0
-"""Of a reasoner that is trained alone: 3 % of keys and values count 0.09 beside the answers' 0.2. The tower
-did not mind noise of 7 % in the first layer's and 25 % in the last one's: pick_place 12 of 12 and push 9 of
-12, without it 12 and 8 (weights changed by noise of 5 % of their deviation)."""
+"""Of a reasoner that is trained alone, unless the file says one: docs/training.md, "Four stages"."""
 
 
 def change(settings: dict[str, Any], checkpoint: Path, stages: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def change(settings: dict[str, Any], checkpoint: Path, stages: tuple[str, ...] =
                 optimiser['batch'] = max(int(optimiser['batch']), REASONER_BATCH)
             kept[name] = {**kept[name], 'optimiser': optimiser}
             if stages == ('reasoner',):
-                kept[name]['context_weight'] = CONTEXT_WEIGHT
+                kept[name].setdefault('context_weight', CONTEXT_WEIGHT)
             if 'pass_noise' in kept[name]:
                 kept[name]['pass_noise'] = False
     return kept

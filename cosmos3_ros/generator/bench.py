@@ -5,13 +5,16 @@ the backend ``diffusers`` with the same weights, steps and guidance.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 import gc
 from hashlib import sha256
 import logging
+from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +38,7 @@ torch = require('torch', 'model')
 logger = logging.getLogger(__name__)
 
 GIGA = 1e9
+Result = TypeVar('Result')
 
 
 @dataclass(slots=True)
@@ -57,6 +61,7 @@ class Measurement:
 def run_bench(
     checkpoint: str, device: str, *, prompt_tokens: tuple[int, ...] = (128,), repeats: int = 20,
     variants: tuple[Variant, ...] | None = None, report: Callable[[Measurement], None] | None = None,
+    apart: bool | None = None,
 ) -> dict[str, Any]:
     """Measure all variants and return the summary that ``cosmos3 bench generator`` prints.
 
@@ -65,30 +70,55 @@ def run_bench(
     :param prompt_tokens: Lengths of the prompt; of a real checkpoint, words are added until it has them.
     :param repeats: Timed requests per row, after two that are not.
     :param report: Called with each row as it is there.
+    :param apart: Each precision and prompt gets a process of its own, so that memory is what a node with
+        this policy holds, and nothing of the one measured before; None: on CUDA. Variants of one precision
+        share theirs: of the second on, peak and resident memory count what the ones before left.
     :raises PolicyError: No request can be made.
     """
     if repeats < 3:
         raise PolicyError(f'repeats: {repeats} arrived, at least 3 are needed')
     chosen = variants or droid_variants(device)
-    source = RandomNano(device) if checkpoint == NANO_RANDOM else None
+    apart = device.startswith('cuda') if apart is None else apart
     rows: list[Measurement] = []
     context_difference = 0.0
     for group in _grouped(chosen):
-        gc.collect()
-        _reset_memory(device)
-        policy_parts = None
-        for variant in group:
-            policy = make_policy(checkpoint, device, variant, source, policy_parts)
-            policy_parts = policy
-            for tokens in prompt_tokens:
-                row = measure(policy, variant, device, tokens, repeats, anew=variant is group[0])
-                rows.append(row)
-                if report is not None:
+        for tokens in [(count,) for count in prompt_tokens] if apart else [prompt_tokens]:
+            job = partial(_measure_group, checkpoint, device, group, tokens, repeats)
+            found, difference = in_own_process(job) if apart else job()
+            context_difference = max(context_difference, difference)
+            rows += found
+            if report is not None:
+                for row in found:
                     report(row)
-        if group[0].backend == 'compiled':
-            context_difference = max(context_difference, context_repeats(policy))
-        del policy, policy_parts
     return {**_summary(rows), 'context_max_diff': context_difference}
+
+
+def in_own_process(work: Callable[[], Result]) -> Result:
+    """Return what ``work`` returns in a new process: nothing of it stays on the device.
+
+    :param work: Can be pickled, as its result and its exceptions.
+    :raises concurrent.futures.process.BrokenProcessPool: The process was killed.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        return pool.submit(work).result()
+
+
+def _measure_group(
+    checkpoint: str, device: str, group: list[Variant], prompt_tokens: tuple[int, ...], repeats: int,
+) -> tuple[list[Measurement], float]:
+    """Return the rows of variants that share weights, and the largest difference between two contexts."""
+    gc.collect()
+    _reset_memory(device)
+    source = RandomNano(device) if checkpoint == NANO_RANDOM else None
+    policy: Any = None
+    rows = []
+    for variant in group:
+        policy = make_policy(checkpoint, device, variant, source, policy)
+        rows += [measure(policy, variant, device, tokens, repeats, anew=variant is group[0])
+                 for tokens in prompt_tokens]
+    differences = [
+        context_repeats(policy, tokens) for tokens in prompt_tokens if group[0].backend == 'compiled']
+    return rows, max(differences, default=0.0)
 
 
 def _grouped(variants: tuple[Variant, ...]) -> list[list[Variant]]:
@@ -143,10 +173,10 @@ def same_chunk(one: ActionChunk, other: ActionChunk) -> bool:
             and one.gripper.tobytes() == other.gripper.tobytes())
 
 
-def context_repeats(policy: Cosmos3Policy) -> float:
-    """Return the largest difference between a cached context and the same one computed again."""
+def context_repeats(policy: Cosmos3Policy, tokens: int) -> float:
+    """Return the largest difference between a prompt's cached context and the same one computed again."""
     backend = policy.backend
-    ids = policy.tokens_of('prompt 128 tokens')
+    ids = policy.tokens_of(instruction_of(policy, tokens))
     kept = backend.contexts.get(ids)
     again = backend.compute_context(ids)
     return max(float((a.float() - b.float()).abs().max()) for a, b in zip(

@@ -103,22 +103,18 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return 1.0
 
     def forward(self, batch: Batch) -> dict[str, Any]:
-        """Return the mean cross entropy over the answers' tokens, facts' weighed, and how many are right."""
-        return self._held(batch, self.losses(
-            self._plan.draw(batch, self._anchors, self._settings.smallest_crop)))
-
-    def measure(self, batch: Batch) -> dict[str, Any]:
-        """Return the same for held-out clips, whose pictures are never cropped."""
-        return self._held(batch, self.losses(self._plan.draw(batch, self._held_out, 1.0)))
-
-    def _held(self, batch: Batch, found: dict[str, Any]) -> dict[str, Any]:
-        """Add how far the policy's texts are from what they were."""
+        """Return the loss of a batch (answers, grounding, kept contexts), its parts, and what is right."""
+        found = self.losses(self._plan.draw(batch, self._anchors, self._settings.smallest_crop))
         if self._kept is None:
             return found
         squares = self._kept.measure(batch.step, batch.part)
         return found | {
             'loss': found['loss'] + self._settings.context_weight * squares,
             'context_error': squares.detach().sqrt()}
+
+    def measure(self, batch: Batch) -> dict[str, Any]:
+        """Return the same for held-out clips, whose pictures are never cropped; no text is held out."""
+        return self.losses(self._plan.draw(batch, self._held_out, 1.0))
 
     def losses(self, lessons: Sequence[Lesson]) -> dict[str, Any]:
         """Return the losses of lessons, and how many tokens of reports and of facts are right."""

@@ -65,6 +65,11 @@ def list_statements(clip: Sequence[FrameFacts]) -> tuple[Statement, ...]:
     return (*_visual(clip), *_semantic(clip), *_physical(clip), *_geometric(clip[-1]))
 
 
+def question_kind(key: str) -> str:
+    """Return a question's key without its cubes: ``left_wrist`` of ``left_wrist_red_blue``."""
+    return '_'.join(word for word in key.split('_') if word not in CUBE_COLOURS)
+
+
 def state_truths(clip: Sequence[FrameFacts]) -> dict[str, bool]:
     """Return key to answer of :func:`list_statements`."""
     return {statement.key: statement.answer for statement in list_statements(clip)}

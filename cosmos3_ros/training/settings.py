@@ -191,6 +191,10 @@ class TrainingSettings:
         check_range('', 'seed', self.seed, 0, 2**31 - 1)
         if not self.stages:
             raise TrainingError(f'no stage arrived, at least one of {", ".join(STAGES)} is needed')
+        if self.reasoner is not None and self.reasoner.context_weight and self.start.preset is not None:
+            raise TrainingError(
+                f'reasoner.context_weight: {self.reasoner.context_weight:g} arrived with start.preset: no '
+                'tower has learnt to read these weights; leave it out, or start from a checkpoint')
         for stage in self.stages:
             if not (self.data.reasoner_datasets if stage == 'reasoner' else self.data.policy_datasets):
                 raise TrainingError(

@@ -79,12 +79,14 @@ def run_reasoner(place: Workplace) -> StageResult:
     held_out = [
         r.anchors(data.held_out, held_out=True) for r in recordings] if place.looks_at_held_out else []
     model, tokenizer = load_model(place.output.directory, torch.float32, place.device)
-    tokenize = policy_tokenizer(place)
+    texts: list[tuple[int, ...]] = []
+    if settings.context_weight:
+        tokenize = policy_tokenizer(place)
+        texts = [tokenize(text) for text in policy_texts()]
     objective = ReasonerObjective(
         model, tokenizer, recordings, anchors, Examiner(PromptBook.load(), settings),
         VideoSettings.load(place.output.directory, settings.frames * settings.max_frame_pixels), settings,
-        place.settings.seed, held_out,
-        [tokenize(text) for text in policy_texts()] if settings.context_weight else ())
+        place.settings.seed, held_out, texts)
     batch, entries = settings.optimiser.batch, data.reasoner_datasets
     draws = place.draws([len(a) for a in anchors], batch, 2, entries)
     loop = place.loop('reasoner', objective, draws)

@@ -13,6 +13,7 @@ from cosmos3_ros.training.clip_lessons import Lesson, LessonPlan, is_decided
 from cosmos3_ros.training.clip_samples import Examiner
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.picture_crops import Crop, crop_objects, crop_report
+from cosmos3_ros.training.scene_facts_questions import question_kind
 
 COUNT = 64
 
@@ -80,6 +81,29 @@ def test_lessons_depend_on_seed_step_and_part_alone():
     assert said(draw(0.5)[1]) != said(draw(0.5, step=1)[1])
     assert said(draw(0.5)[1]) != said(draw(0.5, part=1)[1])
     assert said(draw(0.5)[1]) != said(draw(0.5, seed=2)[1])
+
+
+def test_yes_and_no_are_balanced_within_a_kind():
+    """One question of a kind is true and one is not; of another kind all five are false."""
+    listed = json.dumps([
+        ['nearer_red_blue', 'Geometric Reasoning', 'Is red nearer than blue?', True],
+        ['nearer_blue_red', 'Geometric Reasoning', 'Is blue nearer than red?', False],
+        *([f'lifted_{colour}', 'Geometric Reasoning', f'Is {colour} lifted?', False]
+          for colour in ('red', 'green', 'blue', 'yellow'))])
+    clips = make_clips()
+    clips = replace(clips, statements=(listed,) * len(clips))
+    found = Counter(
+        lesson.asked[0].key for step in range(16)
+        for lesson in draw(clips=clips, scene_share=0.0, step=step)[1])
+    drawn = sum(found.values())
+    for key in ('nearer_red_blue', 'nearer_blue_red'):
+        assert found[key] / drawn == pytest.approx(0.25, abs=0.05)
+    assert sum(found[f'lifted_{c}'] for c in ('red', 'green')) / drawn == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_kind_is_a_question_without_its_cubes():
+    kinds = {'left_exterior_1_red_blue': 'left_exterior_1', 'on_circle_green': 'on_circle', 'clean': 'clean'}
+    assert {key: question_kind(key) for key in kinds} == kinds
 
 
 def test_facts_are_drawn_by_their_shares():

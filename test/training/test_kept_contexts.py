@@ -1,13 +1,17 @@
 """What the tower reads of a reasoner that is trained further is held to what it was."""
 
 from dataclasses import replace
+from pathlib import Path
+import sys
 
 import pytest
 from synthetic_clips import SETTINGS, make_clips
 import torch
+import yaml
 
 from cosmos3_ros.model.batched_step import BatchedStep
 from cosmos3_ros.model.checkpoint import Checkpoint
+from cosmos3_ros.model.layer_math import rotate
 from cosmos3_ros.model.loading import load_transformer
 from cosmos3_ros.reasoner.model_loading import load_model
 from cosmos3_ros.reasoner.questions import PromptBook
@@ -18,7 +22,13 @@ from cosmos3_ros.training.clip_samples import Examiner
 from cosmos3_ros.training.kept_contexts import KeptContexts, policy_texts
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective, checkpoint_name
-from cosmos3_ros.training.settings import TrainingError
+from cosmos3_ros.training.settings import TrainingError, TrainingSettings
+from cosmos3_ros.training.settings_file import read_section
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / 'benchmarks'))
+
+import go_on  # noqa: E402
 
 TEXTS = [[5, 9, 17, 3, 8, 40, 2], [5, 9, 21], [60, 61, 62, 63, 64]]
 
@@ -40,16 +50,21 @@ def shift(parameter, amount):
 
 
 def test_states_are_what_the_tower_reads(micro_directory, language_model):
-    """Of texts of different lengths; keys are turned by their place there, so only their norms compare."""
-    read = BatchedStep(load_transformer(Checkpoint.open(micro_directory), 'cpu', 'float32')).contexts(TEXTS)
-    kept = KeptContexts(language_model, TEXTS, 0)
+    """Of texts of different lengths; keys there are turned by their places."""
+    step = BatchedStep(load_transformer(Checkpoint.open(micro_directory), 'cpu', 'float32'))
+    read, kept = step.contexts(TEXTS), KeptContexts(language_model, TEXTS, 0)
+    (cos, sin), = step._tables.values()
     for layer, (key, value) in enumerate(zip(read.keys, read.values, strict=True)):
-        for i, ids in enumerate(TEXTS):
-            mine, theirs = (states[i, :len(ids)] for states in (kept._wanted[2 * layer + 1], value))
-            torch.testing.assert_close(mine, theirs.flatten(-2), atol=1e-5, rtol=0.0)
-            turned = key[i, :len(ids)]
-            unturned = kept._wanted[2 * layer][i, :len(ids)].unflatten(-1, turned.shape[-2:])
-            torch.testing.assert_close(unturned.norm(dim=-1), turned.norm(dim=-1), atol=1e-5, rtol=0.0)
+        mine = [kept._targets[2 * layer + i].unflatten(-1, key.shape[-2:]) for i in (0, 1)]
+        for theirs, found in ((key, rotate(mine[0], cos, sin)), (value, mine[1])):
+            for i, ids in enumerate(TEXTS):
+                torch.testing.assert_close(found[i, :len(ids)], theirs[i, :len(ids)], atol=1e-5, rtol=0.0)
+
+
+def test_under_autocast_it_is_measured_exactly(language_model):
+    kept = KeptContexts(language_model, TEXTS, 0)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert float(kept.measure(0, 0)) < 1e-10
 
 
 def test_nothing_has_changed_at_first_and_the_change_is_a_share(language_model):
@@ -62,19 +77,16 @@ def test_nothing_has_changed_at_first_and_the_change_is_a_share(language_model):
 
 
 def test_padding_counts_nothing(language_model):
-    """Two texts of one length, with and without a third that makes them be padded."""
-    measured = []
-    for texts in (TEXTS[1:2] * 2, [*TEXTS[1:2] * 2, TEXTS[0]]):
-        kept = KeptContexts(language_model, texts, 0)
-        start = language_model.layers[0].mlp.down_proj.weight.detach().clone()
-        shift(language_model.layers[0].mlp.down_proj.weight, 0.05)
-        kept._ids, kept._shown = kept._ids[:2], kept._shown[:2]
-        kept._scales = [float(w[:2][kept._shown].square().mean()) for w in kept._wanted]
-        kept._wanted = [w[:2] for w in kept._wanted]
-        with torch.no_grad():
-            measured.append(float(kept.measure(0, 0)))
-            language_model.layers[0].mlp.down_proj.weight.copy_(start)
-    assert measured[0] > 1e-6 and measured[1] == pytest.approx(measured[0], rel=1e-3)
+    """A text alone, and padded to a longer one's length: squares over their sums of targets."""
+    both = [KeptContexts(language_model, texts, 0) for texts in ([TEXTS[1]], [TEXTS[1], TEXTS[0]])]
+    shift(language_model.layers[0].mlp.down_proj.weight, 0.05)
+    with torch.no_grad():
+        alone, padded = (kept._states(kept._ids[:1]) for kept in both)
+        for kept in both:
+            kept._scales = [1.0] * len(kept._scales)
+        measured = [float(kept.compare(torch.tensor([0]))) for kept in both]
+    assert padded[0].shape[1] > alone[0].shape[1]
+    assert measured[0] > 1e-6 and measured[1] == pytest.approx(measured[0], rel=1e-4)
 
 
 def test_gradients_hold_what_is_read_and_nothing_else(model):
@@ -95,7 +107,9 @@ def test_texts_of_a_step_are_a_function_of_seed_and_step(language_model):
         shift(parameter, 0.01)
     with torch.no_grad():
         found = [float(kept.measure(step, part)) for step, part in ((0, 0), (0, 0), (0, 1), (1, 0))]
-    assert found[0] == found[1] and len(set(found)) == 3
+        kept._seed = 4
+        found.append(float(kept.measure(0, 0)))
+    assert found[0] == found[1] and len(set(found)) == 4
 
 
 def test_every_task_and_colour_is_held():
@@ -124,6 +138,18 @@ def test_steps_move_texts_less_where_they_are_held(micro_directory, model, weigh
         error = float(kept.measure(0, 0).sqrt())
     assert ('context_error' in found) == bool(weight)
     assert (error < 0.02) == bool(weight), error
+
+
+def test_a_reasoner_that_goes_on_alone_is_held(tmp_path):
+    """By benchmarks/go_on.py, and only where the tower is not trained after it; from random weights never."""
+    whole = yaml.safe_load((ROOT / 'config/training/tiny.yaml').read_text(encoding='utf-8'))
+    alone, both = (go_on.change(whole, tmp_path, stages) for stages in (('reasoner',), ()))
+    assert alone['reasoner']['context_weight'] == go_on.CONTEXT_WEIGHT and 'generator' not in alone
+    assert 'context_weight' not in both['reasoner'] and 'generator' in both
+    whole['reasoner']['context_weight'] = 7.0
+    assert go_on.change(whole, tmp_path, ('reasoner',))['reasoner']['context_weight'] == 7.0
+    with pytest.raises(TrainingError, match=r'context_weight: 7 arrived with start\.preset'):
+        read_section(TrainingSettings, whole, '')
 
 
 def test_a_weight_outside_its_range_is_refused():

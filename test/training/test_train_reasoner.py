@@ -23,6 +23,7 @@ from cosmos3_ros.reasoner.video_prompt import VideoSettings, build_prompt, patch
 from cosmos3_ros.training import reasoner_objective
 from cosmos3_ros.training.clip_lessons import Lesson
 from cosmos3_ros.training.clip_samples import Examiner, as_clip, scale_like_perception
+from cosmos3_ros.training.kept_contexts import KeptContexts, policy_texts
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.picture_crops import Crop, crop_frames
@@ -30,6 +31,7 @@ from cosmos3_ros.training.reasoner_objective import ReasonerObjective, batch_pat
 from cosmos3_ros.training.settings import OptimiserSettings, ReasonerSettings, TrainingError, TrainingSettings
 from cosmos3_ros.training.settings_file import read_section
 from cosmos3_ros.training.stages import run_reasoner
+from cosmos3_ros.training.tower_stage import policy_tokenizer
 from cosmos3_ros.training.training_run import make_accelerator
 from cosmos3_ros.training.weight_files import weight_files
 from cosmos3_ros.training.workplace import Workplace
@@ -156,11 +158,47 @@ def test_names_are_the_checkpoints(objective, micro_directory):
     assert {checkpoint_name(name) for name, _ in objective.model.named_parameters()} <= stored
 
 
-def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkeypatch):
+@pytest.fixture
+def clips_of_noise(monkeypatch):
+    monkeypatch.setattr('cosmos3_ros.training.stages.prepare_clips', lambda *_: make_clips())
+
+
+def test_a_tower_that_stays_is_read_as_before_and_by_pieces_too(tmp_path, micro_directory, clips_of_noise):
+    """Ten steps in two pieces, held to what was there before the first one, and not held."""
+    errors = {}
+    for weight in (0.0, 100.0):
+        settings = read_section(TrainingSettings, {
+            'name': 'test', 'start': {'checkpoint': str(micro_directory)},
+            'data': {'datasets': [{'path': 'x'}], 'held_out': 0.3},
+            'run': {'autocast': 'none', 'log_every': 1, 'store': 'float32'},
+            'reasoner': {'optimiser': {'steps': 10, 'batch': 2, 'learning_rate': 1e-3, 'ema_decay': 0.5},
+                         'cameras': ['exterior_1', 'wrist'], 'frames': 2, 'max_frame_pixels': 4096,
+                         'context_weight': weight}}, '')
+        output = OutputCheckpoint(tmp_path / f'out{weight:g}', settings)
+        for left in (iter([60.0] * 5), iter([60.0] * 10)):
+            output.begin(resume=output.directory.exists())
+            result = run_reasoner(Workplace(
+                settings, output, make_accelerator(settings, 'cpu'), lambda _: None, lambda _: None,
+                lambda left=left: next(left, -1.0)))
+        assert result.done and len(result.log) == 10
+        tokens = [policy_tokenizer(Workplace(
+            settings, output, make_accelerator(settings, 'cpu'), lambda _: None, lambda _: None,
+            lambda: 0.0))(text) for text in policy_texts()[:20]]
+        kept = KeptContexts(
+            load_model(micro_directory, torch.float32, 'cpu')[0].model.language_model, tokens, 0)
+        kept._model = load_model(output.directory, torch.float32, 'cpu')[0].model.language_model
+        with torch.no_grad():
+            errors[weight] = float(kept.compare(torch.arange(20)).sqrt())
+        if weight:
+            # The last step's error is of what it was before the first piece, too.
+            assert result.log[-1]['context_error'] == pytest.approx(errors[weight], rel=0.5)
+    assert 0.0 < errors[100.0] < 0.5 * errors[0.0]
+
+
+def test_a_run_learns_and_both_towers_stay_one(tmp_path, micro_directory, monkeypatch, clips_of_noise):
     monkeypatch.setattr(
         'cosmos3_ros.training.output_checkpoint.init_checkpoint',
         lambda directory, *_: shutil.copytree(micro_directory, directory, dirs_exist_ok=True))
-    monkeypatch.setattr('cosmos3_ros.training.stages.prepare_clips', lambda *_: make_clips())
     settings = read_section(TrainingSettings, {
         'name': 'test', 'start': {'preset': 'micro'},
         'data': {'datasets': [{'path': 'x'}], 'held_out': 0.3},

@@ -152,6 +152,23 @@ def test_actions_come_first_and_the_generator_goes_on_from_them(tmp_path):
     assert not torch.equal(tensors(place.output.directory)['proj_out.weight'], before['proj_out.weight'])
 
 
+def test_a_run_from_a_checkpoint_keeps_what_is_known_of_stages_that_it_does_not_train(tmp_path):
+    settings = make_settings(steps=4)
+    place = make_place(tmp_path / 'first', settings)
+    for stage in ('vae', 'generator'):
+        place.output.finish_stage(stage, {'steps': len(stage)})
+    start = replace(settings.start, preset=None, checkpoint=str(place.output.directory))
+    output = OutputCheckpoint(tmp_path / 'second', replace(settings, start=start))
+    output.begin(resume=False)
+    # Apart from the run's own: what this one does not train, a later file may.
+    assert output.stages() == {} and not output.metadata()['trained']
+    assert output.metadata()['base_stages'] == {'vae': {'steps': 3}}
+    third = OutputCheckpoint(tmp_path / 'third', replace(
+        settings, start=replace(start, checkpoint=str(output.directory))))
+    third.begin(resume=False)
+    assert third.metadata()['base_stages'] == {'vae': {'steps': 3}}
+
+
 def test_a_trained_tower_is_measured_as_it_is(tmp_path):
     """What a start changes is for starts only."""
     place = make_place(tmp_path, make_settings(pass_noise=True, copy_understanding=True))
