@@ -23,11 +23,13 @@ class PromptIds:
     :param ids: int64 (N,).
     :param positions: int64 (3, N) rotary positions.
     :param next_position: Of the answer's first token.
+    :param shared: Tokens at the beginning that every question with this system message has: all pictures.
     """
 
     ids: Any
     positions: Any
     next_position: int
+    shared: int
 
     def __len__(self) -> int:
         """Return the number of tokens."""
@@ -36,13 +38,18 @@ class PromptIds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequences:
-    """Prompts with their answers, S of them, padded at the end to N tokens.
+    """Prompts with their answers, S sequences of clips with N tokens, padded at the end.
+
+    Questions about one clip may share its pictures: they stand once, then each question with its answer, as
+    if it followed them at once.
 
     :param ids: int64 (S, N).
     :param positions: int64 (3, S, N).
     :param places: int64 (answers' tokens,), places in the flattened logits that predict them.
     :param wanted: int64 (answers' tokens,).
     :param owners: int64 (S,), which clip each is about.
+    :param branches: int64 (S, N), 0 for what all questions of a sequence share, then the question's number;
+        None where each sequence has one question and causality is enough.
     """
 
     ids: Any
@@ -50,10 +57,22 @@ class Sequences:
     places: Any
     wanted: Any
     owners: Any
+    branches: Any = None
 
     def to(self, device: Any) -> 'Sequences':
         """Return them on a device, without waiting for it."""
-        return Sequences(*(send(getattr(self, field.name), device) for field in fields(self)))
+        values = (getattr(self, field.name) for field in fields(self))
+        return Sequences(*(None if value is None else send(value, device) for value in values))
+
+    def mask(self) -> Any:
+        """Return what each token sees, bool (S, 1, N, N): what is shared, and its own question up to itself.
+
+        None: everything before it.
+        """
+        if self.branches is None:
+            return None
+        mine, theirs = self.branches[:, :, None], self.branches[:, None, :]
+        return ((mine == theirs) | (theirs == 0)).tril_()[:, None]
 
 
 class QuestionTokens:
@@ -72,25 +91,51 @@ class QuestionTokens:
         self._prompts: dict[str, PromptIds] = {}
         self._answers: dict[str, Any] = {}
 
-    def pack(self, asked: Sequence[Asked], owners: Sequence[int]) -> Sequences:
+    def pack(self, groups: Sequence[Sequence[Asked]], owners: Sequence[int]) -> Sequences:
         """Return questions with their answers as one batch, on the host.
 
-        :param owners: Which clip each is about.
+        :param groups: Questions of each sequence, all about one clip; at least one.
+        :param owners: Which clip each sequence is about.
         """
-        prompts, answers = [self.prompt(a.question) for a in asked], self.answers(asked)
-        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        longest = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
-        ids = torch.zeros((len(asked), longest), dtype=torch.int64)
-        positions = torch.zeros((3, len(asked), longest), dtype=torch.int64)
-        places = []
-        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            start, end = len(prompt), len(prompt) + len(answer)
-            ids[i, :start], ids[i, start:end] = prompt.ids, answer
-            positions[:, i, :start] = prompt.positions
-            positions[:, i, start:end] = prompt.next_position + torch.arange(len(answer))
+        answers = iter(self.answers([a for group in groups for a in group]))
+        rows = [self._join([(self.prompt(a.question), next(answers)) for a in group]) for group in groups]
+        longest = -(-max(len(row.ids) for row in rows) // _LENGTH_STEP) * _LENGTH_STEP
+
+        def pad(tensors: list[Any], value: int = 0) -> Any:
+            return torch.stack([
+                torch.nn.functional.pad(t, (0, longest - t.shape[-1]), value=value) for t in tensors], dim=-2)
+
+        alone = all(len(group) == 1 for group in groups)
+        return Sequences(
+            pad([row.ids for row in rows]), pad([row.positions for row in rows]),
+            torch.cat([i * longest + row.places for i, row in enumerate(rows)]),
+            torch.cat([row.wanted for row in rows]), torch.tensor(owners),
+            # Padding sees itself only, and nothing sees it.
+            None if alone else pad([row.branches for row in rows], -1))
+
+    def _join(self, questions: Sequence[tuple[PromptIds, Any]]) -> Sequences:
+        """Return one sequence without padding: what the prompts share, then each question and its answer."""
+        first = questions[0][0]
+        shared = first.shared if len(questions) > 1 else 0
+        ids, positions = [first.ids[:shared]], [first.positions[:, :shared]]
+        branches, places, wanted = [torch.zeros(shared, dtype=torch.int64)], [], []
+        length = shared
+        for number, (prompt, answer) in enumerate(questions, start=1):
+            if shared and not torch.equal(prompt.ids[:prompt.shared], first.ids[:shared]):
+                raise TrainingError('reasoner: questions with different beginnings arrived for one sequence')
+            own = len(prompt) - shared
+            ids += [prompt.ids[shared:], answer]
+            positions += [
+                prompt.positions[:, shared:],
+                (prompt.next_position + torch.arange(len(answer))).expand(3, len(answer))]
             # A token is predicted where the one before it stands.
-            places.append(i * longest + torch.arange(start - 1, end - 1))
-        return Sequences(ids, positions, torch.cat(places), torch.cat(answers), torch.tensor(owners))
+            places.append(length + own - 1 + torch.arange(len(answer)))
+            wanted.append(answer)
+            branches.append(torch.full((own + len(answer),), number))
+            length += own + len(answer)
+        return Sequences(
+            torch.cat(ids), torch.cat(positions, dim=1), torch.cat(places), torch.cat(wanted), None,
+            torch.cat(branches))
 
     def prompt(self, question: Question) -> PromptIds:
         """Return a question's prompt."""
@@ -101,7 +146,8 @@ class QuestionTokens:
             positions, _ = self._model.model.get_rope_index(
                 prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
             self._prompts[question.text] = PromptIds(
-                prompt.input_ids[0].clone(), positions[:, 0], int(positions.max()) + 1)
+                prompt.input_ids[0].clone(), positions[:, 0], int(positions.max()) + 1,
+                int(prompt.mm_token_type_ids[0].nonzero().max()) + 1)
         return self._prompts[question.text]
 
     def _check_sizes(self, prompt: VideoPrompt) -> None:

@@ -136,14 +136,14 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return found
 
     def _pack(self, lessons: Sequence[Lesson], device: Any) -> dict[str, Sequences]:
-        """Return reports and facts apart, whichever there are: facts are a quarter shorter."""
+        """Return reports and facts apart, whichever there are: facts of one clip share its pictures."""
         batches = {}
         for kind in ('report', 'fact'):
-            chosen = [(i, a) for i, lesson in enumerate(lessons) for a in lesson.asked
-                      if bool(a.dimension) == (kind == 'fact')]
-            if chosen:
-                owners, asked = zip(*chosen, strict=True)
-                batches[kind] = self._tokens.pack(asked, owners).to(device)
+            groups = {i: [a for a in lesson.asked if bool(a.dimension) == (kind == 'fact')]
+                      for i, lesson in enumerate(lessons)}
+            owners = [i for i, group in groups.items() if group]
+            if owners:
+                batches[kind] = self._tokens.pack([groups[i] for i in owners], owners).to(device)
         return batches
 
     def _answer(self, sequences: Sequences, features: Any, levels: Sequence[Any]) -> tuple[Any, Any]:
@@ -155,10 +155,12 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         def shown(states: Any) -> Any:
             return states.index_select(0, sequences.owners).flatten(0, 1).to(embedded.dtype)
 
-        # Padding stands after every answer, so causality alone hides it: no mask is needed.
+        # Padding stands after every answer, so causality alone hides it: where each sequence has one question
+        # no mask is needed.
         hidden = model.language_model(
             inputs_embeds=embedded.masked_scatter(visual[..., None], shown(features)),
-            position_ids=sequences.positions, attention_mask=None, use_cache=False, visual_pos_masks=visual,
+            position_ids=sequences.positions, attention_mask=sequences.mask(), use_cache=False,
+            visual_pos_masks=visual,
             deepstack_visual_embeds=[shown(level) for level in levels]).last_hidden_state
         logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, sequences.places)).float()
         total = torch.nn.functional.cross_entropy(logits, sequences.wanted, reduction='sum')

@@ -56,11 +56,13 @@ def lesson(objective, anchor, *asked, crops=None):
 
 @pytest.mark.parametrize('fact_weight', [1.0, 20.0])
 def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
-    """Three questions of different lengths about two clips, against the model's own forward, one by one."""
+    """Questions of different lengths about three clips, against the model's own forward, one by one."""
     clips, model, examiner = objective._recordings[0], objective.model, objective._plan._examiner
     monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=fact_weight))
     first, second = examiner.facts(clips, 6)
-    lessons = [lesson(objective, 1, examiner.scene(clips, 1), first), lesson(objective, 6, second)]
+    lessons = [
+        lesson(objective, 1, examiner.scene(clips, 1), first, second), lesson(objective, 6, second),
+        lesson(objective, 2, second, first)]
     with torch.no_grad():
         got = objective.losses(lessons)
         total, count = 0.0, 0.0
@@ -80,6 +82,42 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
             total, count = total + weight * float(losses), count + weight * len(answer)
     assert float(got['loss']) == pytest.approx(total / count, abs=2e-5)
     assert set(got) == {'loss', 'report_token_accuracy', 'fact_token_accuracy'}
+
+
+def test_questions_about_one_clip_share_its_pictures_and_do_not_see_each_other(objective):
+    tokens, examiner, clips = objective._tokens, objective._plan._examiner, objective._recordings[0]
+    first, second = examiner.facts(clips, 6)
+    alone = [tokens.pack([[a]], [0]) for a in (first, second)]
+    assert all(sequences.branches is None and sequences.mask() is None for sequences in alone)
+    both = tokens.pack([[first, second], [second]], [0, 1])
+    branches, ids, shared = both.branches[0], both.ids[0], tokens.prompt(first.question).shared
+    visual = tokens._model.config.video_token_id
+    assert int((ids == visual).sum()) == int((alone[0].ids == visual).sum()) > 0
+    assert not (ids[shared:] == visual).any()
+    mask = both.mask()
+    assert mask.shape == (2, 1, len(ids), len(ids))
+    for number, single in enumerate(alone, start=1):
+        mine = ((branches == 0) | (branches == number)).nonzero()[:, 0]
+        asked = (first, second)[number - 1]
+        count = len(tokens.prompt(asked.question)) + len(tokens.answers([asked])[0])
+        assert len(mine) == count and torch.equal(ids[mine], single.ids[0, :count])
+        assert torch.equal(both.positions[:, 0, mine], single.positions[:, 0, :count])
+        # Each of its tokens sees those before it in its own prompt, and no other.
+        own = mine[shared:]
+        seen = torch.zeros(len(own), len(ids), dtype=torch.bool)
+        seen[:, mine] = torch.ones(count, count, dtype=torch.bool).tril()[shared:]
+        assert torch.equal(mask[0, 0, own], seen)
+    # The second sequence has one question; what is shared is read before it.
+    assert int(both.branches[1].max()) == 1 and bool(mask[1, 0].diagonal().all())
+
+
+def test_questions_with_different_beginnings_are_refused_in_one_sequence(objective):
+    examiner, clips = objective._plan._examiner, objective._recordings[0]
+    fact, scene = examiner.facts(clips, 6)[0], examiner.scene(clips, 6)
+    other = replace(fact, question=replace(fact.question, text='Why?', system='You are someone else.'))
+    with pytest.raises(TrainingError, match='different beginnings'):
+        objective._tokens.pack([[fact, other]], [0])
+    assert scene.question.system == fact.question.system  # so the report could share the pictures, too
 
 
 def test_training_crops_and_measuring_does_not(objective, monkeypatch):
