@@ -13,7 +13,8 @@ from .settings import ReasonerSettings, TrainingError
 torch = require('torch', 'model')
 
 _LENGTH_STEP = 128
-"""Sequences are padded to multiples of this: compiled layers then see few different shapes."""
+"""Sequences are padded to multiples of this: compiled layers then see few different shapes. Not of 64: at
+odd ones cuDNN's attention with a mask may give NaN gradients on H100 and H200 (pytorch issue 196678)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +49,8 @@ class Sequences:
     :param places: int64 (answers' tokens,), places in the flattened logits that predict them.
     :param wanted: int64 (answers' tokens,).
     :param owners: int64 (S,), which clip each is about.
-    :param branches: int64 (S, N), 0 for what all questions of a sequence share, then the question's number;
-        None where each sequence has one question and causality is enough.
+    :param branches: int64 (S, N), 0 for what all questions of a sequence share (everything, if there is one),
+        then the question's number; None where each sequence has one question and causality is enough.
     """
 
     ids: Any
@@ -101,22 +102,22 @@ class QuestionTokens:
         rows = [self._join([(self.prompt(a.question), next(answers)) for a in group]) for group in groups]
         longest = -(-max(len(row.ids) for row in rows) // _LENGTH_STEP) * _LENGTH_STEP
 
-        def pad(tensors: list[Any], value: int = 0) -> Any:
-            return torch.stack([
-                torch.nn.functional.pad(t, (0, longest - t.shape[-1]), value=value) for t in tensors], dim=-2)
+        def pad(tensors: list[Any]) -> Any:
+            return torch.stack(
+                [torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors], dim=-2)
 
         alone = all(len(group) == 1 for group in groups)
         return Sequences(
             pad([row.ids for row in rows]), pad([row.positions for row in rows]),
             torch.cat([i * longest + row.places for i, row in enumerate(rows)]),
             torch.cat([row.wanted for row in rows]), torch.tensor(owners),
-            # Padding sees itself only, and nothing sees it.
-            None if alone else pad([row.branches for row in rows], -1))
+            # Padding sees what is shared, and stands behind everything that might see it.
+            None if alone else pad([row.branches for row in rows]))
 
     def _join(self, questions: Sequence[tuple[PromptIds, Any]]) -> Sequences:
         """Return one sequence without padding: what the prompts share, then each question and its answer."""
-        first = questions[0][0]
-        shared = first.shared if len(questions) > 1 else 0
+        first, several = questions[0][0], len(questions) > 1
+        shared = first.shared if several else 0
         ids, positions = [first.ids[:shared]], [first.positions[:, :shared]]
         branches, places, wanted = [torch.zeros(shared, dtype=torch.int64)], [], []
         length = shared
@@ -131,7 +132,7 @@ class QuestionTokens:
             # A token is predicted where the one before it stands.
             places.append(length + own - 1 + torch.arange(len(answer)))
             wanted.append(answer)
-            branches.append(torch.full((own + len(answer),), number))
+            branches.append(torch.full((own + len(answer),), number if several else 0))
             length += own + len(answer)
         return Sequences(
             torch.cat(ids), torch.cat(positions, dim=1), torch.cat(places), torch.cat(wanted), None,

@@ -51,9 +51,9 @@ class ReasonerSettings:
         pictures, which cost most.
     :param fact_shares: How often a fact is about visual integrity, semantic alignment, physical laws and
         geometric reasoning, any numbers.
-    :param fact_weight: What a token of a fact's answer counts beside one of a report: a fact has two, a
-        report two hundred, of which the digits of its boxes alone are most of the loss. Weighed within one
-        forward: with a micro_batch of 1 it says nothing.
+    :param fact_weight: What a token of a fact's answer counts beside one of a report: a fact has two or
+        three, a report two hundred, of which the digits of its boxes alone are most of the loss. Weighed
+        within one forward: with a micro_batch of 1 it says nothing.
     :param smallest_crop: Pictures are cropped at random to this share of their sides or more, and reports
         accordingly; 1: never. Those of other cameras than the first, which facts speak of, by a quarter of
         that.
