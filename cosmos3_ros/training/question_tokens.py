@@ -25,12 +25,14 @@ class PromptIds:
     :param positions: int64 (3, N) rotary positions.
     :param next_position: Of the answer's first token.
     :param shared: Tokens at the beginning that every question with this system message has: all pictures.
+    :param beginning: Which of the different beginnings it is.
     """
 
     ids: Any
     positions: Any
     next_position: int
     shared: int
+    beginning: int
 
     def __len__(self) -> int:
         """Return the number of tokens."""
@@ -91,6 +93,7 @@ class QuestionTokens:
         self._video, self._settings = video, settings
         self._prompts: dict[str, PromptIds] = {}
         self._answers: dict[str, Any] = {}
+        self._beginnings: list[Any] = []
 
     def pack(self, groups: Sequence[Sequence[Asked]], owners: Sequence[int]) -> Sequences:
         """Return questions with their answers as one batch, on the host.
@@ -122,7 +125,7 @@ class QuestionTokens:
         branches, places, wanted = [torch.zeros(shared, dtype=torch.int64)], [], []
         length = shared
         for number, (prompt, answer) in enumerate(questions, start=1):
-            if shared and not torch.equal(prompt.ids[:prompt.shared], first.ids[:shared]):
+            if prompt.beginning != first.beginning:
                 raise TrainingError('reasoner: questions with different beginnings arrived for one sequence')
             own = len(prompt) - shared
             ids += [prompt.ids[shared:], answer]
@@ -146,9 +149,12 @@ class QuestionTokens:
             self._check_sizes(prompt)
             positions, _ = self._model.model.get_rope_index(
                 prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
+            ids, shared = prompt.input_ids[0].clone(), int(prompt.mm_token_type_ids[0].nonzero().max()) + 1
+            if not any(torch.equal(ids[:shared], known) for known in self._beginnings):
+                self._beginnings.append(ids[:shared])
             self._prompts[question.text] = PromptIds(
-                prompt.input_ids[0].clone(), positions[:, 0], int(positions.max()) + 1,
-                int(prompt.mm_token_type_ids[0].nonzero().max()) + 1)
+                ids, positions[:, 0], int(positions.max()) + 1, shared,
+                [torch.equal(ids[:shared], known) for known in self._beginnings].index(True))
         return self._prompts[question.text]
 
     def _check_sizes(self, prompt: VideoPrompt) -> None:
