@@ -115,23 +115,21 @@ class LessonPlan:
         left and right were to be answered by yes (few cubes are lifted or on the circle), and after 4678
         steps all of them were.
         """
-        left: dict[str, dict[str, list[Any]]] = {}
+        left: dict[tuple[str, str], list[Any]] = {}
         for entry in json.loads(recording.statements[anchor]):
             if entry[1] in self._shares and is_decided(entry[0], bool(entry[3]), things):
-                left.setdefault(entry[1], {}).setdefault(question_kind(entry[0]), []).append(entry)
+                left.setdefault((entry[1], question_kind(entry[0])), []).append(entry)
         drawn: list[Asked] = []
         while left and len(drawn) < self._settings.facts_per_clip:
-            names = sorted(left)
+            names = sorted({name for name, _ in left})
             shares = np.array([self._shares[name] for name in names])
             name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-            kinds = sorted(left[name])
+            kinds = sorted(pair for pair in left if pair[0] == name)
             kind = kinds[int(rng.integers(len(kinds)))]
-            drawn.append(self._examiner.choose_fact(left[name][kind], rng))
-            left[name][kind] = [entry for entry in left[name][kind] if entry[0] != drawn[-1].key]
-            if not left[name][kind]:
-                del left[name][kind]
-            if not left[name]:
-                del left[name]
+            listed = left.pop(kind)
+            drawn.append(self._examiner.choose_fact(listed, rng))
+            if rest := [entry for entry in listed if entry[0] != drawn[-1].key]:
+                left[kind] = rest
         return drawn
 
 

@@ -64,6 +64,13 @@ class OptimiserSettings:
                 f'optimiser.micro_batch: {self.micro_batch} arrived, a divisor of batch {self.batch} is '
                 'needed')
 
+    def forward_size(self, processes: int) -> int:
+        """Return the samples of one forward of one process; held-out samples come in as many.
+
+        So measuring compiles no other shape, and needs no more memory, than training.
+        """
+        return self.micro_batch or max(1, self.batch // processes)
+
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of step 0, 1, 2, ..."""
         if step < self.warmup_steps:

@@ -65,10 +65,10 @@ class OutputCheckpoint:
                 'prompt_variant': base.prompt_variant, 'base': base.label})
         # Apart from this run's own, which later pieces do not train again.
         before = {**self.metadata().get('base_stages', {}), **self.stages()}
+        kept = {name: facts for name, facts in before.items() if name not in self._settings.stages}
         update_json(metadata, {
-            'name': self._settings.name, 'trained': False, 'stages': {}, **self._sampling(), **({
-                'base_stages': {n: f for n, f in before.items() if n not in self._settings.stages},
-            } if before else {})})
+            'name': self._settings.name, 'trained': False, 'stages': {}, **self._sampling(),
+            **({'base_stages': kept} if before else {})})
         return Checkpoint.open(self.directory)
 
     def stages(self) -> dict[str, Any]:

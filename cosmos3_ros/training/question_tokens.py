@@ -93,7 +93,7 @@ class QuestionTokens:
         self._video, self._settings = video, settings
         self._prompts: dict[str, PromptIds] = {}
         self._answers: dict[str, Any] = {}
-        self._beginnings: list[Any] = []
+        self._beginnings: dict[tuple[int, ...], int] = {}
 
     def pack(self, groups: Sequence[Sequence[Asked]], owners: Sequence[int]) -> Sequences:
         """Return questions with their answers as one batch, on the host.
@@ -150,11 +150,9 @@ class QuestionTokens:
             positions, _ = self._model.model.get_rope_index(
                 prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
             ids, shared = prompt.input_ids[0].clone(), int(prompt.mm_token_type_ids[0].nonzero().max()) + 1
-            if not any(torch.equal(ids[:shared], known) for known in self._beginnings):
-                self._beginnings.append(ids[:shared])
+            beginning = self._beginnings.setdefault(tuple(ids[:shared].tolist()), len(self._beginnings))
             self._prompts[question.text] = PromptIds(
-                ids, positions[:, 0], int(positions.max()) + 1, shared,
-                [torch.equal(ids[:shared], known) for known in self._beginnings].index(True))
+                ids, positions[:, 0], int(positions.max()) + 1, shared, beginning)
         return self._prompts[question.text]
 
     def _check_sizes(self, prompt: VideoPrompt) -> None:

@@ -90,8 +90,7 @@ def run_reasoner(place: Workplace) -> StageResult:
     batch, entries = settings.optimiser.batch, data.reasoner_datasets
     draws = place.draws([len(a) for a in anchors], batch, 2, entries)
     loop = place.loop('reasoner', objective, draws)
-    # As many as a forward of training has: no other shape is compiled, and no more memory needed.
-    at_once = settings.optimiser.micro_batch or max(1, batch // place.accelerator.num_processes)
+    at_once = settings.optimiser.forward_size(place.accelerator.num_processes)
     unseen = place.draws([len(a) for a in held_out], at_once, 10, entries) if held_out else None
     result = loop.run(place.remaining_s, place.note, None if unseen is None else partial(
         measure_held_out, objective, unseen), place.fit_s)

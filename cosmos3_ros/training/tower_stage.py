@@ -154,7 +154,7 @@ def run_tower(place: Workplace, stage: str = 'generator') -> StageResult:
     windows, held_out = encode_all(place, stage)
     alone = encode_recordings(place, stage='actions') if settings.observation_share else []
     objective = make_generator_objective(place, [*windows, *alone], held_out, stage=stage)
-    size = settings.optimiser.micro_batch or settings.optimiser.batch
+    size = settings.optimiser.forward_size(place.accelerator.num_processes)
     draws = _stage_draws(place, stage, windows, settings.optimiser.batch, _STREAMS[stage])
     loop = place.loop(stage, objective, draws if not alone else AlternatingDraws(
         draws, _stage_draws(place, 'actions', alone, settings.optimiser.batch, _ALONE_STREAM),

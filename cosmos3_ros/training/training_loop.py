@@ -219,7 +219,7 @@ class TrainingLoop:
             group['lr'] = settings.learning_rate_at(self.step) * factor
         draws = self._draw(self.step)
         world, rank = accelerator.num_processes, accelerator.process_index
-        size = settings.micro_batch or max(1, len(draws) // world)
+        size = settings.forward_size(world)
         parts = [draws[i:i + size] for i in range(0, len(draws), size)]
         mine = [(i, part) for i, part in enumerate(parts) if i % world == rank]
         values: dict[str, Any] = {}

@@ -214,7 +214,7 @@ def _time_steps(place: Workplace, objective: GeneratorObjective, draws: Weighted
     assert settings is not None
     model = place.accelerator.prepare(objective)
     optimiser = torch.optim.AdamW(list(objective.trained().values()), lr=1e-9)
-    size = settings.optimiser.micro_batch or settings.optimiser.batch
+    size = settings.optimiser.forward_size(place.accelerator.num_processes)
     times = []
     for step in range(DRY_STEPS):
         began = perf_counter()
