@@ -13,8 +13,7 @@ from .settings import ReasonerSettings, TrainingError
 torch = require('torch', 'model')
 
 _LENGTH_STEP = 128
-"""Sequences are padded to multiples of this: compiled layers then see few different shapes. Not of 64: at
-odd ones cuDNN's attention with a mask may give NaN gradients on H100 and H200 (pytorch issue 196678)."""
+"""Sequences are padded to multiples of this: compiled layers then see few different shapes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +49,7 @@ class Sequences:
     :param positions: int64 (3, S, N).
     :param places: int64 (answers' tokens,), places in the flattened logits that predict them.
     :param wanted: int64 (answers' tokens,).
+    :param firsts: int64 (answers,), where in ``wanted`` each answer begins: Yes and No differ there.
     :param owners: int64 (S,), which clip each is about.
     :param branches: int64 (S, N), 0 for what all questions of a sequence share (everything, if there is one),
         then the question's number; None where each sequence has one question and causality is enough.
@@ -59,6 +59,7 @@ class Sequences:
     positions: Any
     places: Any
     wanted: Any
+    firsts: Any
     owners: Any
     branches: Any = None
 
@@ -110,10 +111,11 @@ class QuestionTokens:
                 [torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors], dim=-2)
 
         alone = all(len(group) == 1 for group in groups)
+        counts = torch.cat([row.firsts.diff(append=torch.tensor([len(row.wanted)])) for row in rows])
         return Sequences(
             pad([row.ids for row in rows]), pad([row.positions for row in rows]),
             torch.cat([i * longest + row.places for i, row in enumerate(rows)]),
-            torch.cat([row.wanted for row in rows]), torch.tensor(owners),
+            torch.cat([row.wanted for row in rows]), counts.cumsum(0) - counts, torch.tensor(owners),
             # Padding sees what is shared, and stands behind everything that might see it.
             None if alone else pad([row.branches for row in rows]))
 
@@ -137,9 +139,10 @@ class QuestionTokens:
             wanted.append(answer)
             branches.append(torch.full((own + len(answer),), number if several else 0))
             length += own + len(answer)
+        lengths = torch.tensor([len(answer) for answer in wanted])
         return Sequences(
-            torch.cat(ids), torch.cat(positions, dim=1), torch.cat(places), torch.cat(wanted), None,
-            torch.cat(branches))
+            torch.cat(ids), torch.cat(positions, dim=1), torch.cat(places), torch.cat(wanted),
+            lengths.cumsum(0) - lengths, None, torch.cat(branches))
 
     def prompt(self, question: Question) -> PromptIds:
         """Return a question's prompt."""

@@ -117,7 +117,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return self.losses(self._plan.draw(batch, self._held_out, 1.0))
 
     def losses(self, lessons: Sequence[Lesson]) -> dict[str, Any]:
-        """Return the losses of lessons, and how many tokens of reports and of facts are right."""
+        """Return the losses of lessons, and what share of reports' tokens and of facts is right."""
         # Everything is on its way to the device before its first long work begins.
         device = self.model.lm_head.weight.device
         batches = self._pack(lessons, device)
@@ -128,7 +128,10 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             weight = self._settings.fact_weight if kind == 'fact' else 1.0
             total, right = self._answer(sequences, features, levels)
             loss, weights = loss + weight * total, weights + weight * len(sequences.wanted)
-            found[f'{kind}_token_accuracy'] = right
+            if kind == 'fact':  # by its first token: "Yes" is three with its end, "No" two
+                found['fact_accuracy'] = right.index_select(0, sequences.firsts).mean()
+            else:
+                found['report_token_accuracy'] = right.mean()
         found['loss'] = loss / weights
         if self._grounding is not None:
             found |= self._ground(features, targets)
@@ -147,7 +150,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return batches
 
     def _answer(self, sequences: Sequences, features: Any, levels: Sequence[Any]) -> tuple[Any, Any]:
-        """Return the sum of the answers' cross entropies, and the share of tokens that are right."""
+        """Return the sum of the answers' cross entropies, and 1 for each token that is right, else 0."""
         model = self.model.model
         embedded = model.get_input_embeddings()(sequences.ids)
         visual = sequences.ids == self.model.config.video_token_id
@@ -164,7 +167,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             deepstack_visual_embeds=[shown(level) for level in levels]).last_hidden_state
         logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, sequences.places)).float()
         total = torch.nn.functional.cross_entropy(logits, sequences.wanted, reduction='sum')
-        return total, (logits.argmax(dim=-1) == sequences.wanted).float().mean()
+        return total, (logits.argmax(dim=-1) == sequences.wanted).float()
 
     def _grids(self) -> dict[str, tuple[int, int]]:
         """Return rows and columns of a picture's features, by camera."""

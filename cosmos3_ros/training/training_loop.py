@@ -147,7 +147,7 @@ class TrainingLoop:
             steps.
         :param fit_s: Seconds until the stage should be done. Their number is set to what fits, at most
             the settings', again and again (:data:`FIT_EVERY`); the learning rate falls accordingly.
-        :raises TrainingError: The loss is no number any more.
+        :raises TrainingError: The loss or the norm of its gradient is no number any more.
         """
         fit_from: float | None = None
         # Of the last steps only: the median is asked for before every step.
@@ -244,10 +244,11 @@ class TrainingLoop:
         self, report: Report | None, measure: Callable[[], dict[str, float]] | None,
     ) -> None:
         entry = {name: float(value) / self._times[name] for name, value in self._sums.items()}
-        if not math.isfinite(entry['loss']):
-            raise TrainingError(
-                f'stage {self._stage}: the loss is {entry["loss"]} at step {self.step}; lower learning_rate, '
-                'or check the data')
+        for name in ('loss', 'gradient_norm'):
+            if not math.isfinite(entry[name]):
+                raise TrainingError(
+                    f'stage {self._stage}: {name} is {entry[name]} by step {self.step}; lower learning_rate, '
+                    'or check the data')
         entry |= {'step': float(self.step), 'learning_rate': self._settings.learning_rate_at(self.step - 1)}
         every, before = self._run.measure_every, len(self._log) * self._run.log_every
         due = every > 0 and (self.step // every > before // every or self.step == self._settings.steps)

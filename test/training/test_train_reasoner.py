@@ -65,7 +65,7 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
         lesson(objective, 2, second, first)]
     with torch.no_grad():
         got = objective.losses(lessons)
-        total, count = 0.0, 0.0
+        total, count, right = 0.0, 0.0, {True: [], False: []}
         for anchor, a in [(each.anchor, a) for each in lessons for a in each.asked]:
             weight = fact_weight if a.dimension else 1.0
             answer, = objective._tokens.answers([a])
@@ -80,8 +80,12 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
             losses = torch.nn.functional.cross_entropy(
                 logits[0, -len(answer) - 1:-1], answer, reduction='sum')
             total, count = total + weight * float(losses), count + weight * len(answer)
+            is_right = (logits[0, -len(answer) - 1:-1].argmax(dim=-1) == answer).tolist()
+            right[bool(a.dimension)] += is_right[:1] if a.dimension else is_right
+    assert float(got['fact_accuracy']) == pytest.approx(np.mean(right[True]))
+    assert float(got['report_token_accuracy']) == pytest.approx(np.mean(right[False]))
     assert float(got['loss']) == pytest.approx(total / count, abs=2e-5)
-    assert set(got) == {'loss', 'report_token_accuracy', 'fact_token_accuracy'}
+    assert set(got) == {'loss', 'report_token_accuracy', 'fact_accuracy'}
 
 
 def test_questions_about_one_clip_share_its_pictures_and_do_not_see_each_other(objective):
