@@ -94,8 +94,8 @@ def main() -> int:
 
     def note(row: Measurement) -> None:
         rows.append(row)
-        logging.info('%s, %d tokens: %.1f ms %s', row.variant.name, row.prompt_tokens, row.request_ms,
-                     row.stages_ms)
+        logging.info('%s, %d tokens: %.1f ms, %.2f GB resident, %.2f GB peak, %s', row.variant.name,
+                     row.prompt_tokens, row.request_ms, row.resident_gb, row.peak_gb, row.stages_ms)
 
     result = run_bench(
         NANO_RANDOM, args.device, prompt_tokens=tuple(args.prompt_tokens), repeats=args.repeats, report=note,

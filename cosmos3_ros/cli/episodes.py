@@ -147,14 +147,16 @@ class EpisodeRunner:
             lambda: self._monitor.mode in ('INACTIVE', 'SHADOW', 'STOPPED'), MODE_TIMEOUT_S, self._alive)
 
     def _clear_stop(self) -> None:
-        """Reset a latched stop; the controller itself demands standstill and a cooldown."""
-        if self._monitor.mode not in ('STOPPING', 'STOPPED'):
-            return
-        self._rest(STOP_COOLDOWN_S)
-        response = self._trigger('reset')
-        if not response.success:
-            raise CommandError(f'the controller cannot be reset: {response.message}')
-        self._session.wait_for(lambda: self._monitor.mode != 'STOPPED', MODE_TIMEOUT_S, self._alive)
+        """Reset a latched stop once the arm has come to rest; the controller itself demands a cooldown."""
+        deadline_s = time.monotonic() + MODE_TIMEOUT_S
+        while self._monitor.mode in ('STOPPING', 'STOPPED'):
+            self._rest(STOP_COOLDOWN_S)
+            response = self._trigger('reset')
+            if response.success:
+                self._session.wait_for(lambda: self._monitor.mode != 'STOPPED', MODE_TIMEOUT_S, self._alive)
+                return
+            if time.monotonic() > deadline_s:
+                raise CommandError(f'the controller cannot be reset: {response.message}')
 
     def _trigger(self, name: str) -> Any:
         return self._session.call(self._services[name], Trigger.Request(), SERVICE_TIMEOUT_S, self._alive)

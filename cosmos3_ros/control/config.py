@@ -98,6 +98,8 @@ class ControllerConfig:
         hardware's speed allows is no measurement.
     :param standstill_rad_s: Measured speed below which the arm counts as standing.
     :param reset_cooldown_s: Standstill needed before a reset (ISO 13850 asks for a deliberate one).
+    :param stop_yield_s: A stop for TRACKING_ERROR or EXTERNAL_FORCE follows the measured arm for so long,
+        then holds: what is pushed or sags would be followed for ever.
     :param stop_timeout_s: After a brake has ended, wait this long for measured standstill.
     :param external_force_n: Reported wrench force that stops; None takes the profile's.
     :param stop_on_effort_residual: Stop where measured and modelled effort differ by more than the
@@ -136,6 +138,7 @@ class ControllerConfig:
     measured_jump_rad: float = 0.1
     standstill_rad_s: float = 0.02
     reset_cooldown_s: float = 0.5
+    stop_yield_s: float = 1.0
     stop_timeout_s: float = 1.0
     external_force_n: float | None = None
     stop_on_effort_residual: bool = False
@@ -160,7 +163,8 @@ class ControllerConfig:
             'overrun_stop_ns': (1_000_000, 10_000_000_000), 'joint_state_stale_s': (0.005, 10.0),
             'tracking_error_rad': (1e-4, 3.2), 'tracking_lag_s': (0.0, 1.0),
             'measured_jump_rad': (1e-3, 3.2), 'standstill_rad_s': (1e-4, 0.2),
-            'reset_cooldown_s': (0.5, 60.0), 'stop_timeout_s': (0.1, 10.0),
+            'reset_cooldown_s': (0.5, 60.0), 'stop_yield_s': (0.0, 10.0),
+            'stop_timeout_s': (0.1, 10.0),
             'external_force_n': (0.0, 1000.0),
         }
         for name, (low, high) in ranges.items():

@@ -59,6 +59,7 @@ class Controller:
         self._effort = EffortLaw(robot, config.effort) if config.command_effort else None
         self._overruns = 0
         self._rested_ns: int | None = None
+        self._yields_until_ns: int | None = None
 
     @property
     def mode(self) -> ControllerMode:
@@ -145,7 +146,7 @@ class Controller:
         self._timeline.restart(measurement.position, now_ns, measurement.gripper)
         if self._effort is not None:
             self._effort.restart()
-        self._rested_ns = None
+        self._rested_ns = self._yields_until_ns = None
         broken = self._planner.start(measurement.position, now_ns)
         if broken is None:
             return ACCEPTED
@@ -211,8 +212,10 @@ class Controller:
             return
         if self.mode is ControllerMode.STOPPING:
             measurement = self._readiness.measurement
+            if self._yields_until_ns is None:
+                self._yields_until_ns = now_ns + round(self.config.stop_yield_s * 1e9)
             yields = self._supervisor.reason in YIELDING and measurement is not None \
-                and not self._readiness.why_stale(now_ns)
+                and now_ns < self._yields_until_ns and not self._readiness.why_stale(now_ns)
             self._planner.brake(
                 due_ns, (measurement.position, measurement.velocity)
                 if yields and measurement is not None else None)

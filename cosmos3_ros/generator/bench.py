@@ -185,6 +185,7 @@ def context_repeats(policy: Cosmos3Policy, tokens: int) -> float:
 
 def _reset_memory(device: str) -> None:
     if device.startswith('cuda'):
+        torch.cuda.init()  # a new process has no statistics to reset
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 

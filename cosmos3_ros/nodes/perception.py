@@ -16,6 +16,7 @@ import cosmos3_ros.msg as msg
 from cosmos3_ros.reasoner import (
     ClipBuffer,
     ClipRefused,
+    Deadline,
     PromptBook,
     Reasoner,
     ReasonerBackend,
@@ -43,6 +44,8 @@ from .worker import Worker
 
 # Frames kept per frame of a clip: enough that one lies near every wanted instant at any camera rate.
 KEPT_PER_FRAME = 2
+# A report has no end of its own but its token budget; deactivation gives it up.
+UNTIL_GIVEN_UP_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class PerceptionNode(LifecycleBase):
         cameras = tuple(shown['cameras']) or tuple(slots)
         self._backend: ReasonerBackend | None = None
         self._worker: Worker[_Request] | None = None
+        self._wanted: Deadline | None = None
         self._questions: QuestionService | None = None
         self._backend = self.create_backend()
         view = getattr(self._backend, 'view', None)
@@ -157,6 +161,8 @@ class PerceptionNode(LifecycleBase):
     def start(self) -> None:
         """Begin to cut clips."""
         self._activated_ns = self.now_ns()
+        # A server has time limits of its own, which a deadline would replace.
+        self._wanted = None if isinstance(self._backend, OpenAIBackend) else Deadline(UNTIL_GIVEN_UP_S)
         self._worker = Worker('reasoner', self._work, self._on_failure)
         self._timer = self.create_timer(
             self.values['period_s'], self._on_period, callback_group=self.data_group)
@@ -165,6 +171,8 @@ class PerceptionNode(LifecycleBase):
         """End the worker; a report that is being made is thrown away."""
         worker = getattr(self, '_worker', None)
         if worker is not None:
+            if self._wanted is not None:
+                self._wanted.give_up()
             worker.close()
             self._worker = None
         questions = getattr(self, '_questions', None)
@@ -241,9 +249,10 @@ class PerceptionNode(LifecycleBase):
         return short and 0 <= self.now_ns() - self._activated_ns < span_ns
 
     def _work(self, request: _Request) -> None:
+        wanted = self._wanted
         report = self._reasoner.report(
-            request.clips, request.instruction, image_sizes=self._image_sizes())
-        if not self.active:
+            request.clips, request.instruction, image_sizes=self._image_sizes(), deadline=wanted)
+        if not self.active or (wanted is not None and wanted.over):
             return
         self._scene.publish(scene_to_message(report))
         latency_s = time.monotonic() - request.taken_s

@@ -56,6 +56,7 @@ class Reasoner:
 
     def report(
         self, clips: Sequence[Clip], instruction: str = '', *, image_sizes: ImageSizes | None = None,
+        deadline: Deadline | None = None,
     ) -> SceneReport:
         """Say what is going on.
 
@@ -63,12 +64,13 @@ class Reasoner:
         :param instruction: The task that ``task_state`` refers to; may be empty.
         :param image_sizes: Camera slot to (height, width) of its images, if clips are scaled
             (see ``ClipBuffer.source_sizes``); pixels of boxes are in these images.
+        :param deadline: Until when the report is wanted; what is written then is read.
         :raises ContractError: No clips, or two of one camera.
         :raises BackendError: The backend gave no answer at all.
         """
         started_s = self._clock_s()
         sizes = _sizes(clips, image_sizes)
-        answer = self.backend.answer(clips, self._scene_question(clips, instruction))
+        answer = self.backend.answer(clips, self._scene_question(clips, instruction), deadline)
         scene = read_scene(answer.text, sizes)
         reason = '; '.join(scene.problems)
         if reason and answer.finish == 'length':

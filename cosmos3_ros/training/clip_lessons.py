@@ -7,7 +7,7 @@ report, all for facts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from .objective import Batch
 from .picture_crops import Crop, crop_objects, crop_report, draw_crop
 from .scene_facts_questions import BESIDE, Dimension, question_kind
 from .settings import ReasonerSettings
+
+Item = TypeVar('Item')
 
 _STREAM = 2
 _OTHER_CAMERAS = 0.25
@@ -59,6 +61,7 @@ class LessonPlan:
     ) -> None:
         self._recordings, self._examiner = tuple(recordings), examiner
         self._settings, self._seed = settings, seed
+        self._known: dict[tuple[int, int], tuple[tuple[str, Asked], ...]] = {}
         shares = dict(zip(Dimension, settings.fact_shares, strict=True))
         self._shares = {dimension.value: share for dimension, share in shares.items() if share}
 
@@ -99,7 +102,7 @@ class LessonPlan:
         things = {
             slot: crop_objects(listed, crops[slot])
             for slot, listed in json.loads(recording.things[anchor]).items()}
-        asked = self._facts(recording, anchor, rng, things)
+        asked = self._facts(dataset, anchor, rng, things)
         if reports or not asked:
             scene = self._examiner.scene(recording, anchor)
             asked.insert(0, scene if crops[first] == Crop() else replace(
@@ -107,7 +110,7 @@ class LessonPlan:
         return Lesson(dataset, anchor, crops, things, tuple(asked))
 
     def _facts(
-        self, recording: ClipRecording, anchor: int, rng: np.random.Generator, things: Things,
+        self, dataset: int, anchor: int, rng: np.random.Generator, things: Things,
     ) -> list[Asked]:
         """Draw facts, each once: first a dimension, then a kind, then yes or no, then one of those.
 
@@ -115,22 +118,53 @@ class LessonPlan:
         left and right were to be answered by yes (few cubes are lifted or on the circle), and after 4678
         steps all of them were.
         """
-        left: dict[tuple[str, str], list[Any]] = {}
-        for entry in json.loads(recording.statements[anchor]):
-            if entry[1] in self._shares and is_decided(entry[0], bool(entry[3]), things):
-                left.setdefault((entry[1], question_kind(entry[0])), []).append(entry)
+        left: dict[str, dict[str, list[Asked]]] = {}
+        for kind, asked in self._decided(dataset, anchor):
+            if is_decided(asked.key, asked.answer == 'Yes', things):
+                left.setdefault(asked.dimension, {}).setdefault(kind, []).append(asked)
         drawn: list[Asked] = []
-        while left and len(drawn) < self._settings.facts_per_clip:
-            names = sorted({name for name, _ in left})
-            shares = np.array([self._shares[name] for name in names])
-            name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-            kinds = sorted(pair for pair in left if pair[0] == name)
-            kind = kinds[int(rng.integers(len(kinds)))]
-            listed = left.pop(kind)
-            drawn.append(self._examiner.choose_fact(listed, rng))
-            if rest := [entry for entry in listed if entry[0] != drawn[-1].key]:
-                left[kind] = rest
+        # All numbers at once: one by one they took half of a lesson's time.
+        numbers = rng.random((self._settings.facts_per_clip, 4)).tolist()
+        for of_dimension, of_kind, of_answer, of_turn in numbers:
+            if not left:
+                break
+            dimension = _pick(tuple(left), of_dimension, [self._shares[name] for name in left])
+            kinds = left[dimension]
+            kind = _pick(tuple(kinds), of_kind)
+            listed, wanted = kinds[kind], 'Yes' if of_answer < 0.5 else 'No'
+            asked = _pick([a for a in listed if a.answer == wanted] or listed, of_turn)
+            drawn.append(asked)
+            listed.remove(asked)
+            if not listed:
+                del kinds[kind]
+            if not kinds:
+                del left[dimension]
         return drawn
+
+    def _decided(self, dataset: int, anchor: int) -> tuple[tuple[str, Asked], ...]:
+        """Return the facts that a clip decides, of the dimensions that are asked for, with their kinds."""
+        clip = (dataset, anchor)
+        if clip not in self._known:
+            self._known[clip] = tuple(
+                (question_kind(asked.key), asked)
+                for asked in self._examiner.facts(self._recordings[dataset], anchor)
+                if asked.dimension in self._shares)
+        return self._known[clip]
+
+
+def _pick(items: Sequence[Item], number: float, weights: Sequence[float] | None = None) -> Item:
+    """Return the item that a number between 0 and 1 falls on.
+
+    :param weights: Of the items; None: all alike.
+    """
+    if weights is None:
+        return items[int(number * len(items))]
+    number *= sum(weights)
+    for item, weight in zip(items, weights, strict=True):
+        number -= weight
+        if number < 0.0:
+            return item
+    return items[-1]
 
 
 def is_decided(key: str, answer: bool, things: Things) -> bool:
@@ -141,6 +175,8 @@ def is_decided(key: str, answer: bool, things: Things) -> bool:
     :param key: Of the question, see :mod:`scene_facts_questions`.
     :param answer: To it, of the whole pictures.
     """
+    if not key.startswith('left_'):
+        return True
     slot = next((slot for slot in things if key.startswith(f'left_{slot}_')), None)
     if slot is None:
         return True

@@ -141,6 +141,7 @@ class Examiner:
 
     def __init__(self, prompts: PromptBook, settings: ReasonerSettings) -> None:
         self._prompts, self._settings = prompts, settings
+        self._known: dict[tuple[Any, ...], Asked] = {}
 
     def scene(self, recording: ClipRecording, anchor: int) -> Asked:
         """Ask for the whole scene."""
@@ -151,10 +152,15 @@ class Examiner:
 
     def facts(self, recording: ClipRecording, anchor: int) -> list[Asked]:
         """Return every yes/no question that the clip decides."""
-        return [
-            Asked(
+        return [self.fact(*entry) for entry in json.loads(recording.statements[anchor])]
+
+    def fact(self, key: str, dimension: str, question: str, answer: bool) -> Asked:
+        """Ask for a fact; there are few, so each is made once."""
+        known = (key, dimension, question, answer)
+        if known not in self._known:
+            self._known[known] = Asked(
                 self._prompts.ask(FACT_PROMPT, question=question), 'Yes' if answer else 'No', dimension, key)
-            for key, dimension, question, answer in json.loads(recording.statements[anchor])]
+        return self._known[known]
 
     def draw_fact(
         self, recording: ClipRecording, anchor: int, rng: np.random.Generator, dimension: str = '',
@@ -170,18 +176,10 @@ class Examiner:
         if not dimensions:
             return None
         chosen = dimensions[int(rng.integers(len(dimensions)))]
-        return self.choose_fact([entry for entry in listed if entry[1] == chosen], rng)
-
-    def choose_fact(self, listed: Sequence[Sequence[Any]], rng: np.random.Generator) -> Asked:
-        """Draw one of some facts: first yes or no, then one of those.
-
-        :param listed: Key, dimension, question and answer of each.
-        """
+        listed = [entry for entry in listed if entry[1] == chosen]
         wanted = bool(rng.random() < 0.5)
-        choices = [e for e in listed if bool(e[3]) is wanted] or listed
-        key, dimension, question, answer = choices[int(rng.integers(len(choices)))]
-        return Asked(
-            self._prompts.ask(FACT_PROMPT, question=question), 'Yes' if answer else 'No', dimension, key)
+        choices = [entry for entry in listed if bool(entry[3]) is wanted] or listed
+        return self.fact(*choices[int(rng.integers(len(choices)))])
 
 
 def as_clip(

@@ -17,6 +17,7 @@ def write_card(output: OutputCheckpoint, settings: TrainingSettings, command: st
     :param command: What was typed to train it.
     """
     about, stages = output.metadata(), output.stages()
+    before: dict[str, Any] = about.get('base_stages', {})
     missing = [stage for stage in settings.stages if stage not in stages]
     start = about.get('base') or f'random weights, preset {about.get("preset")}'
     lines = [
@@ -38,6 +39,8 @@ def write_card(output: OutputCheckpoint, settings: TrainingSettings, command: st
         '', '## Training', '',
         '| stage | steps | batch | seconds | seconds per step | on | last values |',
         '|---|---|---|---|---|---|---|',
+        # What a stage of this run replaced is left out: its weights are not in the checkpoint any more.
+        *(_row(f'{name}, before this run', before[name]) for name in STAGES if name in before),
         *(_row(name, stages[name]) for name in STAGES if name in stages),
         '', 'The understanding tower is trained with the reasoner first, and is frozen while the generator',
         'is trained: the fine-tuning recipe of NVIDIA freezes it too.', '',

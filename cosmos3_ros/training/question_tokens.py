@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..reasoner.questions import Question
 from ..reasoner.video_prompt import VideoPrompt, VideoSettings, build_prompt
 from ..resources import require
@@ -20,15 +23,15 @@ _LENGTH_STEP = 128
 class PromptIds:
     """A question's prompt, whose videos have the sizes of all clips.
 
-    :param ids: int64 (N,).
-    :param positions: int64 (3, N) rotary positions.
+    :param ids: Shape (N,).
+    :param positions: Shape (3, N), rotary positions.
     :param next_position: Of the answer's first token.
     :param shared: Tokens at the beginning that every question with this system message has: all pictures.
     :param beginning: Which of the different beginnings it is.
     """
 
-    ids: Any
-    positions: Any
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
     next_position: int
     shared: int
     beginning: int
@@ -93,7 +96,7 @@ class QuestionTokens:
         self._model, self._tokenizer, self._recording = model, tokenizer, recording
         self._video, self._settings = video, settings
         self._prompts: dict[str, PromptIds] = {}
-        self._answers: dict[str, Any] = {}
+        self._answers: dict[str, NDArray[np.int64]] = {}
         self._beginnings: dict[tuple[int, ...], int] = {}
 
     def pack(self, groups: Sequence[Sequence[Asked]], owners: Sequence[int]) -> Sequences:
@@ -101,48 +104,43 @@ class QuestionTokens:
 
         :param groups: Questions of each sequence, all about one clip; at least one.
         :param owners: Which clip each sequence is about.
+        :raises TrainingError: Questions of one sequence begin differently.
         """
         answers = iter(self.answers([a for group in groups for a in group]))
-        rows = [self._join([(self.prompt(a.question), next(answers)) for a in group]) for group in groups]
-        longest = -(-max(len(row.ids) for row in rows) // _LENGTH_STEP) * _LENGTH_STEP
-
-        def pad(tensors: list[Any]) -> Any:
-            return torch.stack(
-                [torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors], dim=-2)
-
-        alone = all(len(group) == 1 for group in groups)
-        counts = torch.cat([row.firsts.diff(append=torch.tensor([len(row.wanted)])) for row in rows])
+        rows = [[(self.prompt(a.question), next(answers)) for a in group] for group in groups]
+        shares = [row[0][0].shared if len(row) > 1 else 0 for row in rows]
+        longest = max(
+            shared + sum(len(prompt) - shared + len(answer) for prompt, answer in row)
+            for shared, row in zip(shares, rows, strict=True))
+        longest = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+        # Filled by numpy: a batch has a thousand pieces, and torch takes microseconds for each.
+        ids, branches = (np.zeros((len(rows), longest), np.int64) for _ in range(2))
+        positions = np.zeros((3, len(rows), longest), np.int64)
+        places, wanted = [], []
+        for i, (shared, row) in enumerate(zip(shares, rows, strict=True)):
+            first, end = row[0][0], shared
+            ids[i, :shared] = first.ids[:shared]
+            positions[:, i, :shared] = first.positions[:, :shared]
+            for number, (prompt, answer) in enumerate(row, start=1):
+                if prompt.beginning != first.beginning:
+                    raise TrainingError(
+                        'reasoner: questions with different beginnings arrived for one sequence')
+                start, middle = end, end + len(prompt) - shared
+                end = middle + len(answer)
+                ids[i, start:middle], ids[i, middle:end] = prompt.ids[shared:], answer
+                positions[:, i, start:middle] = prompt.positions[:, shared:]
+                positions[:, i, middle:end] = np.arange(len(answer)) + prompt.next_position
+                branches[i, start:end] = number if len(row) > 1 else 0
+                # A token is predicted where the one before it stands.
+                places.append(np.arange(middle - 1, end - 1) + i * longest)
+                wanted.append(answer)
+        counts = np.array([len(answer) for answer in wanted])
+        # Padding sees what is shared, and stands behind everything that might see it.
+        alone = all(len(row) == 1 for row in rows)
+        made = torch.from_numpy
         return Sequences(
-            pad([row.ids for row in rows]), pad([row.positions for row in rows]),
-            torch.cat([i * longest + row.places for i, row in enumerate(rows)]),
-            torch.cat([row.wanted for row in rows]), counts.cumsum(0) - counts, torch.tensor(owners),
-            # Padding sees what is shared, and stands behind everything that might see it.
-            None if alone else pad([row.branches for row in rows]))
-
-    def _join(self, questions: Sequence[tuple[PromptIds, Any]]) -> Sequences:
-        """Return one sequence without padding: what the prompts share, then each question and its answer."""
-        first, several = questions[0][0], len(questions) > 1
-        shared = first.shared if several else 0
-        ids, positions = [first.ids[:shared]], [first.positions[:, :shared]]
-        branches, places, wanted = [torch.zeros(shared, dtype=torch.int64)], [], []
-        length = shared
-        for number, (prompt, answer) in enumerate(questions, start=1):
-            if prompt.beginning != first.beginning:
-                raise TrainingError('reasoner: questions with different beginnings arrived for one sequence')
-            own = len(prompt) - shared
-            ids += [prompt.ids[shared:], answer]
-            positions += [
-                prompt.positions[:, shared:],
-                (prompt.next_position + torch.arange(len(answer))).expand(3, len(answer))]
-            # A token is predicted where the one before it stands.
-            places.append(length + own - 1 + torch.arange(len(answer)))
-            wanted.append(answer)
-            branches.append(torch.full((own + len(answer),), number if several else 0))
-            length += own + len(answer)
-        lengths = torch.tensor([len(answer) for answer in wanted])
-        return Sequences(
-            torch.cat(ids), torch.cat(positions, dim=1), torch.cat(places), torch.cat(wanted),
-            lengths.cumsum(0) - lengths, None, torch.cat(branches))
+            made(ids), made(positions), made(np.concatenate(places)), made(np.concatenate(wanted)),
+            made(counts.cumsum() - counts), torch.tensor(owners), None if alone else made(branches))
 
     def prompt(self, question: Question) -> PromptIds:
         """Return a question's prompt."""
@@ -152,10 +150,11 @@ class QuestionTokens:
             self._check_sizes(prompt)
             positions, _ = self._model.model.get_rope_index(
                 prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
-            ids, shared = prompt.input_ids[0].clone(), int(prompt.mm_token_type_ids[0].nonzero().max()) + 1
+            ids = prompt.input_ids[0].numpy().copy()
+            shared = int(prompt.mm_token_type_ids[0].nonzero().max()) + 1
             beginning = self._beginnings.setdefault(tuple(ids[:shared].tolist()), len(self._beginnings))
             self._prompts[question.text] = PromptIds(
-                ids, positions[:, 0], int(positions.max()) + 1, shared, beginning)
+                ids, positions[:, 0].numpy(), int(positions.max()) + 1, shared, beginning)
         return self._prompts[question.text]
 
     def _check_sizes(self, prompt: VideoPrompt) -> None:
@@ -169,8 +168,8 @@ class QuestionTokens:
                 f'and clips of {self._video.min_clip_pixels} to {self._video.max_clip_pixels} pixels. Change '
                 'max_frame_pixels')
 
-    def answers(self, asked: Sequence[Asked]) -> list[Any]:
-        """Return answers' tokens, the end of the turn included, int64 (tokens,) each.
+    def answers(self, asked: Sequence[Asked]) -> list[NDArray[np.int64]]:
+        """Return answers' tokens, the end of the turn included, (tokens,) each.
 
         Those of facts are kept: they are few. Reports hardly come twice.
         """
@@ -179,7 +178,7 @@ class QuestionTokens:
         if new:  # at once: the tokenizer spreads them over the processors
             words = self._tokenizer(new, add_special_tokens=False)['input_ids']
             for text, ids in zip(new, words, strict=True):
-                found[text] = torch.tensor([*ids, self._tokenizer.eos_token_id])
+                found[text] = np.array([*ids, self._tokenizer.eos_token_id], np.int64)
         self._answers |= {a.answer: found[a.answer] for a in asked if a.dimension}
         return [found[a.answer] for a in asked]
 

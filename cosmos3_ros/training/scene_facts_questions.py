@@ -8,6 +8,7 @@ about a clip and its end: what happened is asked of all frames, where things are
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 import math
 
 import numpy as np
@@ -65,6 +66,7 @@ def list_statements(clip: Sequence[FrameFacts]) -> tuple[Statement, ...]:
     return (*_visual(clip), *_semantic(clip), *_physical(clip), *_geometric(clip[-1]))
 
 
+@cache
 def question_kind(key: str) -> str:
     """Return a question's key without its cubes: ``left_wrist`` of ``left_wrist_red_blue``."""
     return '_'.join(word for word in key.split('_') if word not in CUBE_COLOURS)

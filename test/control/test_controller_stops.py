@@ -45,6 +45,26 @@ def test_tracking_error_yields_towards_the_measured_arm():
     assert np.abs(arm.commands[-1].position - blocked).max() < 0.02
 
 
+@pytest.mark.parametrize('pushed', ['sags', 'swings', 'is carried away'])
+def test_a_stop_that_yields_ends_whatever_the_measured_arm_does(pushed):
+    """An arm that is never where it was told: beside each command, back and forth, ever further."""
+    arm = moving()
+    arm.run(0.3)
+    arm.controller.stop(StopReason.TRACKING_ERROR, 'a test', arm.now_ns)
+    began_ns, config, beside = arm.now_ns, arm.controller.config, np.eye(7)[3]
+    arm.run(0.3)
+    while arm.mode is ControllerMode.STOPPING and arm.now_ns - began_ns < 10e9:
+        t = (arm.now_ns - began_ns) * 1e-9
+        off = {'sags': -0.03, 'swings': 0.03 * np.sin(6.0 * t), 'is carried away': 0.1 * t}
+        arm.offset = off[pushed] * beside
+        arm.step()
+    waited_s = (arm.now_ns - began_ns) * 1e-9
+    # The brake itself takes no longer than the plan's horizon.
+    horizon_s = config.horizon_steps * config.plan_period_ns * 1e-9
+    assert waited_s < config.stop_yield_s + horizon_s + config.stop_timeout_s + 0.1
+    rest(arm, StopReason.TRACKING_ERROR, 'a test', 0.1)
+
+
 def test_a_stale_chunk_holds_by_default_and_resumes():
     arm = moving()
     arm.run(4.0)

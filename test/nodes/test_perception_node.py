@@ -56,7 +56,9 @@ class StubBackend:
         self.prompts.append(question.text)
         if question.answer != 'scene':
             return self.answer_free(question, deadline)
-        assert self.gate.wait(20.0)
+        while not self.gate.wait(0.01):
+            if deadline is not None and deadline.over:
+                return Answer('', 0, 0, 'late', 0.0, 0.0, 0.0)
         if self.error is not None:
             raise self.error
         return Answer(self.text, 1, 1, 'stop', 0.0, 0.0, 0.0)
@@ -139,6 +141,19 @@ def test_slow_reasoner_drops_clips_and_reports_the_newest(graph):
     bench.backend.gate.set()
     wait_for(lambda: len(bench.backend.clips) > asked + 1, 'the next request')
     assert now_ns - int(bench.backend.clips[asked + 1][0].stamps_ns[-1]) < 500_000_000
+
+
+def test_deactivation_gives_up_a_report_under_way_and_activation_begins_anew(graph):
+    bench = Bench(graph)
+    bench.report()
+    bench.backend.gate.clear()
+    asked, worker = len(bench.backend.clips), bench.node._worker
+    wait_for(lambda: len(bench.backend.clips) > asked and worker.busy, 'a report under way')
+    bench.node.trigger_deactivate()
+    assert bench.node.state_label == 'inactive' and not worker._thread.is_alive()
+    bench.backend.gate.set()
+    bench.node.trigger_activate()
+    assert bench.report().parsed and bench.node.counters['reports_unparsed'] == 0
 
 
 @pytest.mark.parametrize('error', [BackendError('no answer'), RuntimeError('boom')])

@@ -68,7 +68,7 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
         total, count, right = 0.0, 0.0, {True: [], False: []}
         for anchor, a in [(each.anchor, a) for each in lessons for a in each.asked]:
             weight = fact_weight if a.dimension else 1.0
-            answer, = objective._tokens.answers([a])
+            answer = torch.from_numpy(objective._tokens.answers([a])[0])
             shown = [as_clip(clips, anchor, slot, SETTINGS) for slot in SETTINGS.cameras]
             prompt = build_prompt(objective._tokens._tokenizer, shown, a.question, objective._video)
             ids = torch.cat([prompt.input_ids, answer[None]], dim=1)

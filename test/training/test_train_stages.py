@@ -19,6 +19,7 @@ from cosmos3_ros.model.loading import load_transformer, load_vae
 from cosmos3_ros.training.dataset_alternatives import Alternatives
 from cosmos3_ros.training.draws import AlternatingDraws, WeightedDraws
 from cosmos3_ros.training.generator_objective import GENERATION, GeneratorObjective, understanding_name
+from cosmos3_ros.training.model_card import write_card
 from cosmos3_ros.training.objective import Batch
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.settings import TrainingError, TrainingSettings
@@ -156,17 +157,22 @@ def test_a_run_from_a_checkpoint_keeps_what_is_known_of_stages_that_it_does_not_
     settings = make_settings(steps=4)
     place = make_place(tmp_path / 'first', settings)
     for stage in ('vae', 'generator'):
-        place.output.finish_stage(stage, {'steps': len(stage)})
+        place.output.finish_stage(stage, {
+            'steps': len(stage), 'seconds': 1.0, 'step_s': 0.5, 'device': 'cpu', 'last': {},
+            'settings': {'optimiser': {'batch': 2}}})
+    vae = place.output.stages()['vae']
     start = replace(settings.start, preset=None, checkpoint=str(place.output.directory))
     output = OutputCheckpoint(tmp_path / 'second', replace(settings, start=start))
     output.begin(resume=False)
     # Apart from the run's own: what this one does not train, a later file may.
     assert output.stages() == {} and not output.metadata()['trained']
-    assert output.metadata()['base_stages'] == {'vae': {'steps': 3}}
+    assert output.metadata()['base_stages'] == {'vae': vae}
+    card = write_card(output, settings, '').read_text()
+    assert '| vae, before this run | 3 | 2 | 1 | 0.5 | cpu |' in card and '| generator' not in card
     third = OutputCheckpoint(tmp_path / 'third', replace(
         settings, start=replace(start, checkpoint=str(output.directory))))
     third.begin(resume=False)
-    assert third.metadata()['base_stages'] == {'vae': {'steps': 3}}
+    assert third.metadata()['base_stages'] == {'vae': vae}
 
 
 def test_a_trained_tower_is_measured_as_it_is(tmp_path):
