@@ -153,7 +153,8 @@ class EpisodeRunner:
             self._rest(STOP_COOLDOWN_S)
             response = self._trigger('reset')
             if response.success:
-                self._session.wait_for(lambda: self._monitor.mode != 'STOPPED', MODE_TIMEOUT_S, self._alive)
+                self._session.wait_for(
+                    lambda: self._monitor.mode not in ('STOPPING', 'STOPPED'), MODE_TIMEOUT_S, self._alive)
                 return
             if time.monotonic() > deadline_s:
                 raise CommandError(f'the controller cannot be reset: {response.message}')

@@ -99,7 +99,7 @@ class ControllerConfig:
     :param standstill_rad_s: Measured speed below which the arm counts as standing.
     :param reset_cooldown_s: Standstill needed before a reset (ISO 13850 asks for a deliberate one).
     :param stop_yield_s: A stop for TRACKING_ERROR or EXTERNAL_FORCE follows the measured arm for so long,
-        then holds: what is pushed or sags would be followed for ever.
+        counted from the stop, then holds: what is pushed or sags would be followed for ever.
     :param stop_timeout_s: After a brake has ended, wait this long for measured standstill.
     :param external_force_n: Reported wrench force that stops; None takes the profile's.
     :param stop_on_effort_residual: Stop where measured and modelled effort differ by more than the

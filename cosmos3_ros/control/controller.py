@@ -154,15 +154,16 @@ class Controller:
             f'the arm stands inside a limit and can only move out of it: {broken.describe(now_ns)}'))
 
     def disarm(self, now_ns: int) -> Verdict:
-        """Brake and end in INACTIVE; nothing is latched."""
-        del now_ns
+        """Brake and end in INACTIVE; nothing is latched. A stop does not yield any longer."""
         with self._lock:
+            self._yields_until_ns = now_ns
             return self._supervisor.disarm()
 
     def stop(self, reason: StopReason, detail: str, now_ns: int) -> Verdict:
-        """Brake and latch ``reason``; the first reason stays."""
-        del now_ns
+        """Brake and latch ``reason``; the first reason stays. With SHUTDOWN it does not yield any longer."""
         with self._lock:
+            if reason is StopReason.SHUTDOWN:
+                self._yields_until_ns = now_ns
             if self._supervisor.stop(reason, detail):
                 return ACCEPTED
             return Verdict(True, (
@@ -212,16 +213,21 @@ class Controller:
             return
         if self.mode is ControllerMode.STOPPING:
             measurement = self._readiness.measurement
-            if self._yields_until_ns is None:
-                self._yields_until_ns = now_ns + round(self.config.stop_yield_s * 1e9)
-            yields = self._supervisor.reason in YIELDING and measurement is not None \
-                and now_ns < self._yields_until_ns and not self._readiness.why_stale(now_ns)
+            yields = measurement is not None and self._yields(now_ns)
             self._planner.brake(
                 due_ns, (measurement.position, measurement.velocity)
                 if yields and measurement is not None else None)
             return
         self._planner.follow(due_ns, *self._timeline.horizon(due_ns))
         self._watchdog.check_storm(now_ns)
+
+    def _yields(self, now_ns: int) -> bool:
+        """Whether the stop goes where the measured arm goes."""
+        if self._supervisor.reason not in YIELDING:
+            return False
+        if self._yields_until_ns is None:
+            self._yields_until_ns = now_ns + round(self.config.stop_yield_s * 1e9)
+        return now_ns < self._yields_until_ns and not self._readiness.why_stale(now_ns)
 
     def _finish_stop(self, now_ns: int) -> None:
         """End the stop once the plan has ended and the arm is seen to stand, or after the timeout."""

@@ -23,7 +23,7 @@ from .messages import controller_state_to_message
 from .qos import qos_profile
 from .run import run_node
 
-# A brake from full speed ends within the profile's braking time (at most 0.5 s in shipped profiles).
+# A brake ends within the plan's horizon, 0.6 s; then the measured arm is waited for.
 BRAKE_WAIT_S = 1.5
 BRAKE_POLL_S = 0.005
 # A publisher that is destroyed takes with it what a reliable subscriber has not got yet: on a busy machine
@@ -120,7 +120,7 @@ class ControllerNode(LifecycleBase):
         if controller is not None and loop is not None:
             if self.closing.is_set():
                 controller.stop(StopReason.SHUTDOWN, 'the process ends', self._time.now_ns())
-            elif controller.mode is ControllerMode.RUNNING:
+            elif controller.mode in MOVING:
                 controller.disarm(self._time.now_ns())
             deadline = time.monotonic() + BRAKE_WAIT_S
             while controller.mode in MOVING and time.monotonic() < deadline:

@@ -1,6 +1,7 @@
 """Node ``perception``: camera images in, scene reports out. Shell around ``cosmos3_ros.reasoner``."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 import json
 import sys
 import time
@@ -72,7 +73,6 @@ class PerceptionNode(LifecycleBase):
         cameras = tuple(shown['cameras']) or tuple(slots)
         self._backend: ReasonerBackend | None = None
         self._worker: Worker[_Request] | None = None
-        self._wanted: Deadline | None = None
         self._questions: QuestionService | None = None
         self._backend = self.create_backend()
         view = getattr(self._backend, 'view', None)
@@ -161,23 +161,21 @@ class PerceptionNode(LifecycleBase):
     def start(self) -> None:
         """Begin to cut clips."""
         self._activated_ns = self.now_ns()
-        # A server has time limits of its own, which a deadline would replace.
-        self._wanted = None if isinstance(self._backend, OpenAIBackend) else Deadline(UNTIL_GIVEN_UP_S)
-        self._worker = Worker('reasoner', self._work, self._on_failure)
+        self._wanted = Deadline(UNTIL_GIVEN_UP_S)
+        self._worker = Worker('reasoner', partial(self._work, self._wanted), self._on_failure)
         self._timer = self.create_timer(
             self.values['period_s'], self._on_period, callback_group=self.data_group)
 
     def stop(self) -> None:
         """End the worker; a report that is being made is thrown away."""
-        worker = getattr(self, '_worker', None)
-        if worker is not None:
-            if self._wanted is not None:
-                self._wanted.give_up()
-            worker.close()
-            self._worker = None
         questions = getattr(self, '_questions', None)
         if questions is not None:
             questions.abandon('perception was deactivated')
+        worker = getattr(self, '_worker', None)
+        if worker is not None:
+            self._wanted.give_up()
+            worker.close()
+            self._worker = None
 
     def teardown(self) -> None:
         """Release the model."""
@@ -248,11 +246,12 @@ class PerceptionNode(LifecycleBase):
         short = any(len(clip.frames) < self._shown['frames'] for clip in clips)
         return short and 0 <= self.now_ns() - self._activated_ns < span_ns
 
-    def _work(self, request: _Request) -> None:
-        wanted = self._wanted
+    def _work(self, wanted: Deadline, request: _Request) -> None:
+        # A server has time limits of its own, which a deadline would replace.
         report = self._reasoner.report(
-            request.clips, request.instruction, image_sizes=self._image_sizes(), deadline=wanted)
-        if not self.active or (wanted is not None and wanted.over):
+            request.clips, request.instruction, image_sizes=self._image_sizes(),
+            deadline=None if isinstance(self._backend, OpenAIBackend) else wanted)
+        if wanted.over:
             return
         self._scene.publish(scene_to_message(report))
         latency_s = time.monotonic() - request.taken_s

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip_samples import Asked, ClipRecording, Examiner
+from .clip_samples import NO, YES, Asked, ClipRecording, Examiner
 from .objective import Batch
 from .picture_crops import Crop, crop_objects, crop_report, draw_crop
 from .scene_facts_questions import BESIDE, Dimension, question_kind
@@ -61,7 +61,7 @@ class LessonPlan:
     ) -> None:
         self._recordings, self._examiner = tuple(recordings), examiner
         self._settings, self._seed = settings, seed
-        self._known: dict[tuple[int, int], tuple[tuple[str, Asked], ...]] = {}
+        self._known: dict[tuple[int, int], tuple[Asked, ...]] = {}
         shares = dict(zip(Dimension, settings.fact_shares, strict=True))
         self._shares = {dimension.value: share for dimension, share in shares.items() if share}
 
@@ -119,9 +119,9 @@ class LessonPlan:
         steps all of them were.
         """
         left: dict[str, dict[str, list[Asked]]] = {}
-        for kind, asked in self._decided(dataset, anchor):
-            if is_decided(asked.key, asked.answer == 'Yes', things):
-                left.setdefault(asked.dimension, {}).setdefault(kind, []).append(asked)
+        for asked in self._decided(dataset, anchor):
+            if is_decided(asked.key, asked.answer == YES, things):
+                left.setdefault(asked.dimension, {}).setdefault(question_kind(asked.key), []).append(asked)
         drawn: list[Asked] = []
         # All numbers at once: one by one they took half of a lesson's time.
         numbers = rng.random((self._settings.facts_per_clip, 4)).tolist()
@@ -131,7 +131,7 @@ class LessonPlan:
             dimension = _pick(tuple(left), of_dimension, [self._shares[name] for name in left])
             kinds = left[dimension]
             kind = _pick(tuple(kinds), of_kind)
-            listed, wanted = kinds[kind], 'Yes' if of_answer < 0.5 else 'No'
+            listed, wanted = kinds[kind], YES if of_answer < 0.5 else NO
             asked = _pick([a for a in listed if a.answer == wanted] or listed, of_turn)
             drawn.append(asked)
             listed.remove(asked)
@@ -141,13 +141,12 @@ class LessonPlan:
                 del left[dimension]
         return drawn
 
-    def _decided(self, dataset: int, anchor: int) -> tuple[tuple[str, Asked], ...]:
-        """Return the facts that a clip decides, of the dimensions that are asked for, with their kinds."""
+    def _decided(self, dataset: int, anchor: int) -> tuple[Asked, ...]:
+        """Return the facts that a clip decides, of the dimensions that are asked for; read once."""
         clip = (dataset, anchor)
         if clip not in self._known:
             self._known[clip] = tuple(
-                (question_kind(asked.key), asked)
-                for asked in self._examiner.facts(self._recordings[dataset], anchor)
+                asked for asked in self._examiner.facts(self._recordings[dataset], anchor)
                 if asked.dimension in self._shares)
         return self._known[clip]
 

@@ -22,6 +22,8 @@ from .settings import ReasonerSettings, TrainingError
 
 RATE_HZ = 15.0
 SCENE_PROMPT, FACT_PROMPT = 'scene_report', 'fact'
+YES, NO = 'Yes', 'No'
+"""Answers to facts, as the model writes them."""
 
 
 def clip_stride(settings: ReasonerSettings) -> int:
@@ -141,7 +143,7 @@ class Examiner:
 
     def __init__(self, prompts: PromptBook, settings: ReasonerSettings) -> None:
         self._prompts, self._settings = prompts, settings
-        self._known: dict[tuple[Any, ...], Asked] = {}
+        self._known: dict[tuple[str, str, str, bool], Asked] = {}
 
     def scene(self, recording: ClipRecording, anchor: int) -> Asked:
         """Ask for the whole scene."""
@@ -159,7 +161,7 @@ class Examiner:
         known = (key, dimension, question, answer)
         if known not in self._known:
             self._known[known] = Asked(
-                self._prompts.ask(FACT_PROMPT, question=question), 'Yes' if answer else 'No', dimension, key)
+                self._prompts.ask(FACT_PROMPT, question=question), YES if answer else NO, dimension, key)
         return self._known[known]
 
     def draw_fact(

@@ -168,13 +168,16 @@ class TrainingLoop:
             self._since += 1
             self.step += 1
             if self._since == self._run.log_every or self.step == self._settings.steps:
+                self._check_finite()
                 self._write_log(report, measure)
             took = self._clock_s() - began
             durations.append(took)
             self._seconds += took
             if self._clock_s() - saved_at > self._run.snapshot_every_s:
+                self._check_finite()
                 self.save()
                 saved_at = self._clock_s()
+        self._check_finite()
         self.save()
         return StageResult(
             self._stage, self.step >= self._settings.steps, self.step, _median(durations), self._seconds,
@@ -240,15 +243,19 @@ class TrainingLoop:
         self.average.update()
         return {**values, 'gradient_norm': norm.detach().float()}
 
+    def _check_finite(self) -> None:
+        """Refuse to go on, or to keep anything, after a step without a number; asks the device."""
+        for name in ('loss', 'gradient_norm'):
+            value = float(self._sums.get(name, 0.0))
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f'stage {self._stage}: {name} is {value} by step {self.step}; lower learning_rate, '
+                    'or check the data')
+
     def _write_log(
         self, report: Report | None, measure: Callable[[], dict[str, float]] | None,
     ) -> None:
         entry = {name: float(value) / self._times[name] for name, value in self._sums.items()}
-        for name in ('loss', 'gradient_norm'):
-            if not math.isfinite(entry[name]):
-                raise TrainingError(
-                    f'stage {self._stage}: {name} is {entry[name]} by step {self.step}; lower learning_rate, '
-                    'or check the data')
         entry |= {'step': float(self.step), 'learning_rate': self._settings.learning_rate_at(self.step - 1)}
         every, before = self._run.measure_every, len(self._log) * self._run.log_every
         due = every > 0 and (self.step // every > before // every or self.step == self._settings.steps)

@@ -198,7 +198,7 @@ def make_accelerator(settings: TrainingSettings, device: str) -> Any:
         torch = require('torch', 'model')
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        # With a mask its gradients may be NaN on H100 and H200 (pytorch issue 196678); others do as well.
+        # With a mask its gradients may be NaN on H100 and H200 (pytorch issue 196678); other kernels serve.
         torch.backends.cuda.enable_cudnn_sdp(False)
     return require('accelerate', 'model').Accelerator(cpu=not on_cuda, mixed_precision=mixed)
 

@@ -45,23 +45,48 @@ def test_tracking_error_yields_towards_the_measured_arm():
     assert np.abs(arm.commands[-1].position - blocked).max() < 0.02
 
 
-@pytest.mark.parametrize('pushed', ['sags', 'swings', 'is carried away'])
-def test_a_stop_that_yields_ends_whatever_the_measured_arm_does(pushed):
-    """An arm that is never where it was told: beside each command, back and forth, ever further."""
-    arm = moving()
-    arm.run(0.3)
-    arm.controller.stop(StopReason.TRACKING_ERROR, 'a test', arm.now_ns)
-    began_ns, config, beside = arm.now_ns, arm.controller.config, np.eye(7)[3]
-    arm.run(0.3)
-    while arm.mode is ControllerMode.STOPPING and arm.now_ns - began_ns < 10e9:
-        t = (arm.now_ns - began_ns) * 1e-9
-        off = {'sags': -0.03, 'swings': 0.03 * np.sin(6.0 * t), 'is carried away': 0.1 * t}
-        arm.offset = off[pushed] * beside
+PUSHED = {
+    'sags': lambda t: (-0.03, 0.0), 'swings': lambda t: (0.03 * np.sin(6.0 * t), 0.18 * np.cos(6.0 * t)),
+    'is carried away': lambda t: (0.1 * t, 0.1)}
+
+
+def push(arm, how, seconds):
+    """Show an arm beside its commands until it is stopped; return how long that took."""
+    began_ns = arm.now_ns
+    while arm.mode is ControllerMode.STOPPING and arm.now_ns - began_ns < seconds * 1e9:
+        offset, speed = PUSHED[how]((arm.now_ns - began_ns) * 1e-9)
+        arm.offset = offset * np.eye(7)[3]
+        arm.velocity = arm.velocity + speed * np.eye(7)[3]
         arm.step()
-    waited_s = (arm.now_ns - began_ns) * 1e-9
-    # The brake itself takes no longer than the plan's horizon.
+    return (arm.now_ns - began_ns) * 1e-9
+
+
+@pytest.mark.parametrize('stop_yield_s', [0.0, 0.4, 1.0])
+@pytest.mark.parametrize('pushed', PUSHED)
+def test_a_stop_that_yields_ends_whatever_the_measured_arm_does(pushed, stop_yield_s):
+    """An arm that is never where it was told: beside each command, back and forth, ever further."""
+    arm = moving(stop_yield_s=stop_yield_s)
+    arm.controller.stop(StopReason.TRACKING_ERROR, 'a test', arm.now_ns)
+    config, waited_s = arm.controller.config, push(arm, pushed, 10.0)
+    # The brake itself takes no longer than the plan's horizon. What sags stands, what is carried away never
+    # does, what swings stands where it turns.
     horizon_s = config.horizon_steps * config.plan_period_ns * 1e-9
-    assert waited_s < config.stop_yield_s + horizon_s + config.stop_timeout_s + 0.1
+    least_s, most_s = {'sags': (0.0, 0.0), 'swings': (0.0, 1.0), 'is carried away': (1.0, 1.0)}[pushed]
+    assert least_s * config.stop_timeout_s < waited_s
+    assert waited_s < stop_yield_s + horizon_s + most_s * config.stop_timeout_s + 0.05
+    rest(arm, StopReason.TRACKING_ERROR, 'a test', 0.1)
+
+
+@pytest.mark.parametrize('ends', ['disarm', 'shutdown'])
+def test_who_ends_motion_does_not_wait_for_an_arm_that_is_yielded_to(ends):
+    arm = moving(stop_yield_s=10.0)
+    arm.controller.stop(StopReason.TRACKING_ERROR, 'a test', arm.now_ns)
+    assert push(arm, 'sags', 1.0) >= 1.0
+    if ends == 'disarm':
+        assert not arm.controller.disarm(arm.now_ns).accepted  # the stop stays latched
+    else:
+        arm.controller.stop(StopReason.SHUTDOWN, 'the process ends', arm.now_ns)
+    assert push(arm, 'sags', 10.0) < 0.65
     rest(arm, StopReason.TRACKING_ERROR, 'a test', 0.1)
 
 

@@ -82,6 +82,12 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
             total, count = total + weight * float(losses), count + weight * len(answer)
             is_right = (logits[0, -len(answer) - 1:-1].argmax(dim=-1) == answer).tolist()
             right[bool(a.dimension)] += is_right[:1] if a.dimension else is_right
+    packed = objective._pack(lessons, torch.device('cpu'))
+    for kind, is_fact in (('report', False), ('fact', True)):
+        asked = [a for each in lessons for a in each.asked if bool(a.dimension) == is_fact]
+        answers = objective._tokens.answers(asked)
+        assert packed[kind].wanted[packed[kind].firsts].tolist() == [int(answer[0]) for answer in answers]
+        assert len(set(packed[kind].firsts.tolist())) == len(asked)
     assert float(got['fact_accuracy']) == pytest.approx(np.mean(right[True]))
     assert float(got['report_token_accuracy']) == pytest.approx(np.mean(right[False]))
     assert float(got['loss']) == pytest.approx(total / count, abs=2e-5)

@@ -229,6 +229,26 @@ def test_micro_batches_add_up_to_the_batch(tmp_path):
     assert result.log[0]['loss'] == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+@pytest.mark.parametrize('snapshot_every_s', [0.0, 60.0])
+def test_what_is_no_number_ends_a_run_before_anything_of_it_is_kept(tmp_path, snapshot_every_s):
+    """From the fourth step on a gradient is none, which the loss says a step later, if at all."""
+    settings = make_settings(steps=8)
+    object.__setattr__(settings.run, 'snapshot_every_s', snapshot_every_s)
+    object.__setattr__(settings.run, 'log_every', 50)
+    place = make_place(tmp_path, settings)
+    windows = encode_recordings(place)
+    objective = make_generator_objective(place, windows)
+    loop = place.loop('generator', objective, place.draws([len(w) for w in windows], 4, 3))
+    weight = next(iter(objective.trained().values()))
+    weight.register_hook(lambda gradient: gradient * math.nan if loop.step >= 3 else gradient)
+    with pytest.raises(TrainingError, match=r'(loss|gradient_norm) is nan by step .*learning_rate'):
+        loop.run(place.remaining_s)
+    assert loop.snapshot_path.exists() == (snapshot_every_s == 0.0)
+    if loop.snapshot_path.exists():
+        kept = torch.load(loop.snapshot_path, weights_only=True)
+        assert kept['step'] == 3 and all(w.isfinite().all() for w in kept['weights'].values())
+
+
 def test_vae_loss_falls_and_latents_are_standardised(tmp_path):
     settings = make_settings('vae', steps=10, batch=2, frames=5, statistics_clips=6)
     place = make_place(tmp_path, settings)
