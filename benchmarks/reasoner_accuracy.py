@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cosmos3_ros.evaluation.reasoner_metrics import FactAnswer, fact_metrics, read_yes_no, scene_metrics
 from cosmos3_ros.reasoner.compiled_backend import CompiledBackend
 from cosmos3_ros.reasoner.questions import PromptBook
-from cosmos3_ros.training.clip_samples import Examiner, as_clip
+from cosmos3_ros.training.clip_samples import YES, Examiner, as_clip
 from cosmos3_ros.training.preparation import prepare_clips
 from cosmos3_ros.training.settings_file import load_settings, with_datasets
 
@@ -87,7 +87,7 @@ def known_answers(options: dict[str, Any]) -> list[FactAnswer]:
                    else recording.anchors(options['held_out'], held_out=False))
         for anchor in anchors[np.linspace(0, len(anchors) - 1, KNOWN_CLIPS).astype(int)]:
             found += [
-                FactAnswer(a.dimension, a.key, a.answer == 'Yes', None)
+                FactAnswer(a.dimension, a.key, a.answer == YES, None)
                 for a in examiner.facts(recording, int(anchor))]
     return found
 
@@ -99,7 +99,7 @@ def measure(options: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any
             answer_part, [options] * options['processes'], range(options['processes'])))
     entries = [entry for part in parts for entry in part]
     facts = [
-        FactAnswer(dimension, key, truth == 'Yes', read_yes_no(said))
+        FactAnswer(dimension, key, truth == YES, read_yes_no(said))
         for entry in entries for dimension, key, truth, said in entry['facts']]
     return {
         **scene_metrics([e['report'] for e in entries], [e['truth'] for e in entries]),

@@ -30,6 +30,8 @@ SUCCESS_WAIT_S = 2.5
 STOP_COOLDOWN_S = 0.7
 """The controller refuses a reset within 0.5 s of standstill."""
 MODE_TIMEOUT_S = 5.0
+LATCHED_MODES = ('STOPPING', 'STOPPED')
+"""Out of which only a reset leads, once a stop is latched."""
 ARM_TIMEOUT_S = 20.0
 ARM_RETRY_S = 0.2
 GOAL_GRACE_S = 10.0
@@ -141,7 +143,7 @@ class EpisodeRunner:
 
     def disarm(self) -> None:
         """End motion; a stop that is latched is left for the next episode to reset."""
-        if self._monitor.mode not in ('STOPPING', 'STOPPED'):
+        if self._monitor.mode not in LATCHED_MODES:
             self._trigger('disarm')
         self._session.wait_for(
             lambda: self._monitor.mode in ('INACTIVE', 'SHADOW', 'STOPPED'), MODE_TIMEOUT_S, self._alive)
@@ -149,12 +151,12 @@ class EpisodeRunner:
     def _clear_stop(self) -> None:
         """Reset a latched stop once the arm has come to rest; the controller itself demands a cooldown."""
         deadline_s = time.monotonic() + MODE_TIMEOUT_S
-        while self._monitor.mode in ('STOPPING', 'STOPPED'):
+        while self._monitor.mode in LATCHED_MODES:
             self._rest(STOP_COOLDOWN_S)
             response = self._trigger('reset')
             if response.success:
                 self._session.wait_for(
-                    lambda: self._monitor.mode not in ('STOPPING', 'STOPPED'), MODE_TIMEOUT_S, self._alive)
+                    lambda: self._monitor.mode not in LATCHED_MODES, MODE_TIMEOUT_S, self._alive)
                 return
             if time.monotonic() > deadline_s:
                 raise CommandError(f'the controller cannot be reset: {response.message}')

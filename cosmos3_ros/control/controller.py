@@ -212,22 +212,21 @@ class Controller:
         if due_ns is None:
             return
         if self.mode is ControllerMode.STOPPING:
-            measurement = self._readiness.measurement
-            yields = measurement is not None and self._yields(now_ns)
-            self._planner.brake(
-                due_ns, (measurement.position, measurement.velocity)
-                if yields and measurement is not None else None)
+            self._planner.brake(due_ns, self._yielded_to(now_ns))
             return
         self._planner.follow(due_ns, *self._timeline.horizon(due_ns))
         self._watchdog.check_storm(now_ns)
 
-    def _yields(self, now_ns: int) -> bool:
-        """Whether the stop goes where the measured arm goes."""
-        if self._supervisor.reason not in YIELDING:
-            return False
+    def _yielded_to(self, now_ns: int) -> tuple[Array, Array] | None:
+        """Return the measured position and velocity that the stop follows, or None if it follows none."""
+        measurement = self._readiness.measurement
+        if self._supervisor.reason not in YIELDING or measurement is None:
+            return None
         if self._yields_until_ns is None:
             self._yields_until_ns = now_ns + round(self.config.stop_yield_s * 1e9)
-        return now_ns < self._yields_until_ns and not self._readiness.why_stale(now_ns)
+        if now_ns >= self._yields_until_ns or self._readiness.why_stale(now_ns):
+            return None
+        return measurement.position, measurement.velocity
 
     def _finish_stop(self, now_ns: int) -> None:
         """End the stop once the plan has ended and the arm is seen to stand, or after the timeout."""

@@ -16,7 +16,7 @@ from ..resources import require
 from ..sim.configuration import FIRST_EVALUATION_SEED
 from ..sim.tasks import TASKS
 from .batched_policy import denoise_batch
-from .clip_samples import Asked, ClipRecording, Examiner, as_clip
+from .clip_samples import YES, Asked, ClipRecording, Examiner, as_clip
 from .settings import ReasonerSettings, TrainingError
 from .stages import cut_clips
 from .tower_stage import encode_recordings, make_generator_objective
@@ -107,7 +107,7 @@ def measure_reasoner(place: Workplace, clips: int) -> dict[str, Any]:
     try:
         chosen = _choose(recordings, data.held_out, clips, held_out=True)
         known = [
-            FactAnswer(a.dimension, a.key, a.answer == 'Yes', None)
+            FactAnswer(a.dimension, a.key, a.answer == YES, None)
             for recording, anchor in _choose(recordings, data.held_out, KNOWN_CLIPS, held_out=False)
             for a in examiner.facts(recording, anchor)]
         return {
@@ -139,5 +139,5 @@ def _examine(
             fact = examiner.draw_fact(recording, anchor, rng, dimension)
             if fact is not None:
                 said = read_yes_no(answer(clips, fact.question).text)
-                facts.append(FactAnswer(dimension, fact.key, fact.answer == 'Yes', said))
+                facts.append(FactAnswer(dimension, fact.key, fact.answer == YES, said))
     return {**scene_metrics(reports, truths), 'facts': fact_metrics(facts, known)}
