@@ -6,7 +6,7 @@ out=${OUT:-$work}
 export PYTHONUNBUFFERED=1 MUJOCO_GL=${MUJOCO_GL:-egl} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 vendor=/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json
 [ -e "$vendor" ] && export __EGL_VENDOR_LIBRARY_FILENAMES="$vendor"
-gpus=$({ nvidia-smi -L 2>/dev/null || true; } | wc -l) cores=$(nproc --all) began=$(date +%s)
+gpus=${GPUS:-$({ nvidia-smi -L 2>/dev/null || true; } | wc -l)} cores=${CORES:-$(nproc --all)} began=$(date +%s)
 mkdir -p "$work/log" "$out"
 now() { echo $(($(date +%s) - began)); }
 note() { echo "[$(now) s] $*" | tee -a "$work/log/times.log"; }

@@ -20,7 +20,8 @@
 # (go_on.py). With PIECE=understanding its tower stays, too: what it reads of the reasoner is held to what it was.
 # FACTS_SEED is that of the episodes with facts: other scenes than the checkpoint has seen.
 #
-# PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices.
+# PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices; GPUS
+# and CORES leave the rest of a larger machine alone.
 # Glances (scenes, 50 an episode) are recorded first, then POLICY episodes, then more of both in the time that is left.
 # SECOND_GLANCES is the task of the second glances (all, push, ...). ACTIONS_SHARE is the percentage of the tower's
 # time for actions alone. NO_FIT=1 takes the file's steps instead.

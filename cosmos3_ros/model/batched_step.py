@@ -13,6 +13,7 @@ from typing import Any
 
 from cosmos3_ros.resources import require
 
+from .device_transfer import send
 from .layer_math import rotary_table, rotate
 from .sequence_pack import SequencePack
 from .tower_shape import TowerShape
@@ -46,7 +47,7 @@ class TextContexts:
 
         So every batch of a training run has the same shape, and compiled layers are compiled once.
         """
-        rows = torch.as_tensor(list(indices), device=self.keys[0].device)
+        rows = send(torch.tensor(list(indices)), self.keys[0].device)
         return TextContexts(
             tuple(k.index_select(0, rows) for k in self.keys),
             tuple(v.index_select(0, rows) for v in self.values), tuple(self.lengths[i] for i in indices))
@@ -216,7 +217,7 @@ class BatchedStep:
                 device, dtype) for p in packs]
         if len(distinct) == 1:
             return tables[0]
-        which = torch.tensor([distinct.index(n) for n in lengths], device=device)
+        which = send(torch.tensor([distinct.index(n) for n in lengths]), device)
         cos, sin = (torch.stack(part).index_select(0, which) for part in zip(*tables, strict=True))
         return cos, sin
 
@@ -233,7 +234,7 @@ class BatchedStep:
         if min(contexts.lengths) == longest:
             return None
         beyond = torch.arange(longest)[None] >= torch.tensor(contexts.lengths)[:, None]
-        return functional.pad(beyond * _FAR, (0, hidden.shape[1])).to(hidden.device, non_blocking=True)
+        return send(functional.pad(beyond * _FAR, (0, hidden.shape[1])), hidden.device)
 
 
 def to_patches(latents: Any, pack: SequencePack) -> Any:

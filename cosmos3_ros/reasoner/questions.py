@@ -74,6 +74,14 @@ class PromptBook:
     prompts: Mapping[str, Prompt]
     source: str
 
+    def __post_init__(self) -> None:
+        """Make the prompts read-only."""
+        object.__setattr__(self, 'prompts', MappingProxyType(dict(self.prompts)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what makes it anew in another process: what is read-only does not travel."""
+        return PromptBook, (self.system, self.think_suffix, dict(self.prompts), self.source)
+
     @classmethod
     def load(cls, path: str | Path | None = None) -> 'PromptBook':
         """Read a YAML file, or the one that the package ships.
@@ -104,7 +112,7 @@ class PromptBook:
             str(name): _read_prompt(f'{source}: {name}', str(name), entry) for name, entry in entries.items()}
         return cls(
             _string(source, document, 'system', ''), _string(source, document, 'think_suffix', ''),
-            MappingProxyType(prompts), source)
+            prompts, source)
 
     def ask(self, name: str, /, max_new_tokens: int | None = None, **values: str) -> Question:
         """Fill in a prompt.

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.device_transfer import send
 from ..resources import require
 
 torch = require('torch', 'model')
@@ -32,5 +33,5 @@ class DeviceFrames:
         """Return uint8 (*rows.shape, H, W, 3) on the device."""
         if self._held is None:
             return torch.from_numpy(np.ascontiguousarray(self._frames[rows])).to(self._device)
-        picked = self._held.index_select(0, torch.from_numpy(rows.ravel()).to(self._device))
+        picked = self._held.index_select(0, send(torch.from_numpy(rows.ravel()), self._device))
         return picked.unflatten(0, rows.shape)

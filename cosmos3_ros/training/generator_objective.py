@@ -9,6 +9,7 @@ import numpy as np
 from ..generator.droid_joint import DOMAIN_ID
 from ..generator.prompt import UNCONDITIONAL
 from ..model.batched_step import BatchedStep, TextContexts
+from ..model.device_transfer import send
 from ..resources import require
 from .flow_matching import add_noise, blur_observation, draw_levels, flow_losses
 from .latent_windows import LatentWindows
@@ -148,7 +149,7 @@ class GeneratorObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             mine = [k for k, (dataset, _) in enumerate(batch.draws) if dataset == i]
             if not mine:
                 continue
-            indices = torch.tensor([batch.draws[k][1] for k in mine], device=window.rows.device)
+            indices = send(torch.tensor([batch.draws[k][1] for k in mine]), window.rows.device)
             parts.append(tuple(
                 t.index_select(0, indices).to(device)
                 for t in (window.latents, window.rows, window.past, window.unknown, window.unseen)))

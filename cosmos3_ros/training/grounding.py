@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..model.device_transfer import send
 from ..resources import require
-from .question_tokens import send
 from .scene_facts import OBJECT_LABELS
 
 torch = require('torch', 'model')

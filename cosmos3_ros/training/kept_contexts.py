@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..generator.prompt import UNCONDITIONAL
+from ..model.device_transfer import send
 from ..resources import require
 from ..sim.configuration import CUBE_COLOURS
 from ..sim.tasks import INSTRUCTIONS
@@ -60,7 +61,7 @@ class KeptContexts:
     def measure(self, step: int, part: int) -> Any:
         """Return how far some texts' keys and values are from what they were; see :meth:`compare`."""
         rng = np.random.default_rng([self._seed, _STREAM, step, part])
-        return self.compare(torch.from_numpy(rng.permutation(len(self))[:DRAWN]).to(self._ids.device))
+        return self.compare(send(torch.from_numpy(rng.permutation(len(self))[:DRAWN]), self._ids.device))
 
     def compare(self, places: Any) -> Any:
         """Return how far keys and values of texts are from what they were.

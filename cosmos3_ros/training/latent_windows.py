@@ -123,8 +123,8 @@ class ClipEncoder:
 
 def luminance(pictures: Any) -> Any:
     """Return the luminance of pictures (N, 3, ...) as (N, 1, ...), ITU-R BT.601."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)
-    return (pictures * weights.view(1, 3, *(1,) * (pictures.ndim - 2))).sum(dim=1, keepdim=True)
+    red, green, blue = (pictures[:, i:i + 1] for i in range(3))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def change_look(canvas: Any, looks: Any) -> Any:

@@ -1,6 +1,7 @@
 """What the loop needs of a stage: something to minimise, and weights to do it with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +42,16 @@ class Objective(Protocol):
 
     def learning_rate_factor(self, name: str) -> float:
         """Return what the learning rate of a parameter is multiplied with."""
+
+
+class PreparedObjective(Protocol):
+    """An objective that can make its forwards ready ahead of time; the loop asks whether it can."""
+
+    def ahead(self, coming: Iterator[Batch]) -> AbstractContextManager[None]:
+        """Make the coming batches ready while the context lasts.
+
+        :param coming: Every batch that will be asked for, in that order; has no end.
+        """
 
 
 class MeasuredObjective(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..model.device_transfer import send
 from ..resources import require
 from .settings import TrainingError
 
@@ -85,7 +86,7 @@ def crop_frames(frames: Any, crops: Sequence[Crop]) -> Any:
     clips, count, height, width = frames.shape[:4]
     if len(crops) != clips:
         raise TrainingError(f'crops: {len(crops)} windows for {clips} clips arrived, one each is needed')
-    windows = torch.tensor([[c.left, c.top, c.size] for c in crops], device=frames.device)
+    windows = send(torch.tensor([[c.left, c.top, c.size] for c in crops]), frames.device)
     # grid_sample without aligned corners: -1 and 1 are the picture's edges.
     across = (torch.arange(width, device=frames.device) + 0.5) / width
     down = (torch.arange(height, device=frames.device) + 0.5) / height

@@ -1,12 +1,13 @@
 """Questions and answers as the reasoner's tokens, each made once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.device_transfer import send
 from ..reasoner.questions import Question
 from ..reasoner.video_prompt import VideoPrompt, VideoSettings, build_prompt
 from ..resources import require
@@ -53,9 +54,12 @@ class Sequences:
     :param places: int64 (answers' tokens,), places in the flattened logits that predict them.
     :param wanted: int64 (answers' tokens,).
     :param firsts: int64 (answers,), where in ``wanted`` each answer begins: Yes and No differ there.
+    :param visual: int64 (features,), places in the flattened tokens where features stand, in their order.
     :param owners: int64 (S,), which clip each is about.
     :param branches: int64 (S, N), 0 for what all questions of a sequence share (everything, if there is one),
         then the question's number; None where each sequence has one question and causality is enough.
+    :param shared: Tokens at the beginning of every sequence that all of its questions share; 0 with
+        ``branches`` None.
     """
 
     ids: Any
@@ -63,29 +67,42 @@ class Sequences:
     places: Any
     wanted: Any
     firsts: Any
+    visual: Any
     owners: Any
     branches: Any = None
+    shared: int = 0
 
     def to(self, device: Any) -> 'Sequences':
         """Return them on a device, without waiting for it."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return Sequences(*(None if value is None else send(value, device) for value in values))
+        return change_tensors(self, lambda tensor: send(tensor, device))
 
     def mask(self) -> Any:
-        """Return what each token sees, bool (S, 1, N, N): what is shared, and its own question up to itself.
+        """Return what each token sees: what is shared, and its own question up to itself.
 
-        None: everything before it.
+        Bool (S, 1, N - ``shared``, N): of the tokens after those that are shared, each of which sees what is
+        before it. None: everything before it, for all of them.
         """
         if self.branches is None:
             return None
-        mine, theirs = self.branches[:, :, None], self.branches[:, None, :]
-        return ((mine == theirs) | (theirs == 0)).tril_()[:, None]
+        mine, theirs = self.branches[:, self.shared:, None], self.branches[:, None, :]
+        return ((mine == theirs) | (theirs == 0)).tril_(self.shared)[:, None]
+
+
+Record = TypeVar('Record')
+
+
+def change_tensors(record: Record, change: Callable[[Any], Any]) -> Record:
+    """Return a dataclass with another tensor for each of its tensors (or arrays); the rest stays."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}  # type: ignore[arg-type]
+    changed: Record = replace(record, **{  # type: ignore[type-var]
+        name: change(value) for name, value in values.items() if hasattr(value, 'dtype')})
+    return changed
 
 
 class QuestionTokens:
     """Turns questions about clips of one size into tokens.
 
-    :param model: ``Cosmos3OmniForConditionalGeneration``; it knows the rotary positions.
+    :param model: ``Cosmos3OmniForConditionalGeneration``; rotary positions are of its class and config.
     :param recording: Any of the recordings: sizes and times of all clips are the same.
     """
 
@@ -93,8 +110,12 @@ class QuestionTokens:
         self, model: Any, tokenizer: Any, recording: ClipRecording, video: VideoSettings,
         settings: ReasonerSettings,
     ) -> None:
-        self._model, self._tokenizer, self._recording = model, tokenizer, recording
+        # Without weights: this goes to other processes.
+        with torch.device('meta'):
+            self._positions = type(model.model)(model.config)
+        self._tokenizer, self._recording = tokenizer, recording
         self._video, self._settings = video, settings
+        self._video_token = model.config.video_token_id
         self._prompts: dict[str, PromptIds] = {}
         self._answers: dict[str, NDArray[np.int64]] = {}
         self._beginnings: dict[tuple[int, ...], int] = {}
@@ -140,7 +161,8 @@ class QuestionTokens:
         made = torch.from_numpy
         return Sequences(
             made(ids), made(positions), made(np.concatenate(places)), made(np.concatenate(wanted)),
-            made(counts.cumsum() - counts), torch.tensor(owners), None if alone else made(branches))
+            made(counts.cumsum() - counts), made(np.flatnonzero(ids == self._video_token)),
+            torch.tensor(owners), *((None, 0) if alone else (made(branches), min(filter(None, shares)))))
 
     def prompt(self, question: Question) -> PromptIds:
         """Return a question's prompt."""
@@ -148,7 +170,7 @@ class QuestionTokens:
             clips = [as_clip(self._recording, 0, slot, self._settings) for slot in self._settings.cameras]
             prompt = build_prompt(self._tokenizer, clips, question, self._video)
             self._check_sizes(prompt)
-            positions, _ = self._model.model.get_rope_index(
+            positions, _ = self._positions.get_rope_index(
                 prompt.input_ids, prompt.mm_token_type_ids, video_grid_thw=prompt.video_grid_thw)
             ids = prompt.input_ids[0].numpy().copy()
             shared = int(prompt.mm_token_type_ids[0].nonzero().max()) + 1
@@ -181,10 +203,3 @@ class QuestionTokens:
                 found[text] = np.array([*ids, self._tokenizer.eos_token_id], np.int64)
         self._answers |= {a.answer: found[a.answer] for a in asked if a.dimension}
         return [found[a.answer] for a in asked]
-
-
-def send(tensor: Any, device: Any) -> Any:
-    """Return a host tensor on a device; what is copied to CUDA need not wait for what is under way there."""
-    if device.type != 'cuda':
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,23 +1,28 @@
 """The reasoner's objective: the next token of the true answers, given clips and questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.device_transfer import send
 from ..reasoner.video_prompt import VideoSettings
 from ..reasoner.vision_tower import VisionTower
 from ..resources import require
-from .clip_lessons import Lesson, LessonPlan
+from . import prefix_attention
+from .clip_lessons import Lesson
 from .clip_samples import ClipRecording, Examiner
 from .device_frames import DeviceFrames
 from .grounding import GroundingHead, Targets
 from .kept_contexts import KeptContexts
+from .lesson_feed import LessonFeed
+from .lesson_maker import LessonBatch, LessonMaker
 from .objective import Batch
 from .picture_crops import crop_frames
-from .question_tokens import QuestionTokens, Sequences
+from .question_tokens import Sequences
 from .settings import ReasonerSettings, TrainingError
 
 torch = require('torch', 'model')
@@ -70,8 +75,9 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         model.model.visual.deepstack_merger_list[layers:].requires_grad_(False)
         self._recordings, self._anchors, self._held_out = tuple(recordings), tuple(anchors), tuple(held_out)
         self._video, self._settings = video, settings
-        self._plan = LessonPlan(recordings, examiner, settings, seed)
-        self._tokens = QuestionTokens(model, tokenizer, recordings[0], video, settings)
+        self._maker = LessonMaker(model, tokenizer, recordings, examiner, video, settings, seed)
+        self._feed: LessonFeed | None = None
+        prefix_attention.use(model.model.language_model)
         self._tower = VisionTower(model)
         device = model.lm_head.weight.device
         self._frames = [
@@ -102,9 +108,29 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         """See :class:`objective.Objective`."""
         return 1.0
 
+    @contextmanager
+    def ahead(self, coming: Iterator[Batch]) -> Iterator[None]:
+        """Make the lessons of coming batches ahead, if ``lesson_workers`` says so.
+
+        :param coming: What :meth:`forward` will be called with, in that order.
+        """
+        settings = self._settings
+        if not settings.lesson_workers:
+            yield
+            return
+        self._feed = LessonFeed(
+            self._maker, self._anchors, settings.smallest_crop, coming, settings.lesson_workers)
+        try:
+            yield
+        finally:
+            self._feed.close()
+            self._feed = None
+
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return the loss of a batch (answers, grounding, kept contexts), its parts, and what is right."""
-        found = self.losses(self._plan.draw(batch, self._anchors, self._settings.smallest_crop))
+        found = self.losses(
+            self._maker.make(batch, self._anchors, self._settings.smallest_crop) if self._feed is None
+            else self._feed.take(batch))
         if self._kept is None:
             return found
         squares = self._kept.measure(batch.step, batch.part)
@@ -114,14 +140,13 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the same for held-out clips, whose pictures are never cropped; no text is held out."""
-        return self.losses(self._plan.draw(batch, self._held_out, 1.0))
+        return self.losses(self._maker.make(batch, self._held_out, 1.0))
 
-    def losses(self, lessons: Sequence[Lesson]) -> dict[str, Any]:
+    def losses(self, made: LessonBatch) -> dict[str, Any]:
         """Return the losses of lessons, and what share of reports' tokens and of facts is right."""
         # Everything is on its way to the device before its first long work begins.
-        device = self.model.lm_head.weight.device
-        batches = self._pack(lessons, device)
-        targets = self._targets(lessons, device) if self._grounding is not None else {}
+        made = made.to(self.model.lm_head.weight.device)
+        lessons, batches, targets = made.lessons, made.questions, made.targets
         features, levels = self._encode(lessons)
         loss, weights, found = 0.0, 0.0, {}
         for kind, sequences in batches.items():
@@ -138,53 +163,43 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
             found['loss'] = found['loss'] + self._settings.grounding_weight * found['grounding_loss']
         return found
 
-    def _pack(self, lessons: Sequence[Lesson], device: Any) -> dict[str, Sequences]:
-        """Return reports and facts apart, whichever there are: facts of one clip share its pictures."""
-        batches = {}
-        for kind in ('report', 'fact'):
-            groups = {i: [a for a in lesson.asked if bool(a.dimension) == (kind == 'fact')]
-                      for i, lesson in enumerate(lessons)}
-            owners = [i for i, group in groups.items() if group]
-            if owners:
-                batches[kind] = self._tokens.pack([groups[i] for i in owners], owners).to(device)
-        return batches
-
     def _answer(self, sequences: Sequences, features: Any, levels: Sequence[Any]) -> tuple[Any, Any]:
         """Return the sum of the answers' cross entropies, and 1 for each token that is right, else 0."""
-        model = self.model.model
-        embedded = model.get_input_embeddings()(sequences.ids)
-        visual = sequences.ids == self.model.config.video_token_id
-
-        def shown(states: Any) -> Any:
-            return states.index_select(0, sequences.owners).flatten(0, 1).to(embedded.dtype)
-
-        # Padding stands after every answer, so causality alone hides it: where each sequence has one question
-        # no mask is needed.
-        hidden = model.language_model(
-            inputs_embeds=embedded.masked_scatter(visual[..., None], shown(features)),
-            position_ids=sequences.positions, attention_mask=sequences.mask(), use_cache=False,
-            visual_pos_masks=visual,
-            deepstack_visual_embeds=[shown(level) for level in levels]).last_hidden_state
+        hidden = self._read(sequences, features, levels)
         logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, sequences.places)).float()
         total = torch.nn.functional.cross_entropy(logits, sequences.wanted, reduction='sum')
         return total, (logits.argmax(dim=-1) == sequences.wanted).float()
 
-    def _grids(self) -> dict[str, tuple[int, int]]:
-        """Return rows and columns of a picture's features, by camera."""
-        side = self._video.patch_size * self._video.merge_size
-        shapes = {slot: self._recordings[0].pictures[slot].shape for slot in self._settings.cameras}
-        return {slot: (shape[1] // side, shape[2] // side) for slot, shape in shapes.items()}
+    def _read(self, sequences: Sequences, features: Any, levels: Sequence[Any]) -> Any:
+        """Return the language model's last states, (S, N, width).
 
-    def _targets(self, lessons: Sequence[Lesson], device: Any) -> dict[str, Targets]:
-        return {slot: Targets.of([lesson.things[slot] for lesson in lessons], *grid).to(device)
-                for slot, grid in self._grids().items()}
+        As ``Qwen3VLTextModel.forward`` does it, with places of features instead of masks: a mask's number of
+        ones has to be asked of the device, which stops the host a dozen times in every step.
+        """
+        model = self.model.model.language_model
+        embedded = model.embed_tokens(sequences.ids)
+
+        def shown(states: Any) -> Any:
+            return states.index_select(0, sequences.owners).flatten(0, 1).to(embedded.dtype)
+
+        hidden = embedded.flatten(0, 1).index_copy(0, sequences.visual, shown(features)).view_as(embedded)
+        turns = model.rotary_emb(hidden, sequences.positions)
+        # Padding stands after every answer, so causality alone hides it: where each sequence has one question
+        # no mask is needed.
+        mask = sequences.mask()
+        for i, layer in enumerate(model.layers):
+            hidden = layer(hidden, position_embeddings=turns, attention_mask=mask, shared=sequences.shared)
+            if i < len(levels):
+                hidden = hidden.flatten(0, 1).index_add(
+                    0, sequences.visual, shown(levels[i]).to(hidden.dtype)).view_as(embedded)
+        return model.norm(hidden)
 
     def _ground(self, features: Any, targets: Mapping[str, Targets]) -> dict[str, Any]:
         """Ask each camera's last pictures for what is in them; return means over the cameras."""
         pairs = self._settings.frames // self._video.temporal_patch_size
         sums: dict[str, Any] = {}
         start = 0
-        for slot, (rows, columns) in self._grids().items():
+        for slot, (rows, columns) in self._maker.grids.items():
             end = start + pairs * rows * columns
             found = self._grounding(features[:, end - rows * columns:end], targets[slot])
             for name, value in found.items():
@@ -224,8 +239,8 @@ def batch_patches(frames: Any, settings: VideoSettings) -> tuple[Any, tuple[int,
     :param frames: uint8 or float, 0..255, (clips, T, H, W, 3), sides multiples of 32.
     """
     pair, patch, merge = settings.temporal_patch_size, settings.patch_size, settings.merge_size
-    mean = torch.tensor(settings.image_mean, device=frames.device).view(3, 1, 1) * 255.0
-    std = torch.tensor(settings.image_std, device=frames.device).view(3, 1, 1) * 255.0
+    mean, std = (send(torch.tensor(numbers).view(3, 1, 1) * 255.0, frames.device)
+                 for numbers in (settings.image_mean, settings.image_std))
     values = (frames.permute(0, 1, 4, 2, 3).float() - mean) / std
     clips, count, _, height, width = values.shape
     t, h, w = count // pair, height // patch, width // patch

@@ -60,7 +60,8 @@ class ReasonerSettings:
     :param grounding_weight: Of :mod:`grounding`'s loss beside the answers'; 0: without it.
     :param context_weight: Of :mod:`kept_contexts`'s loss beside the answers'; 0: without it, and the tower
         of the policy has to be trained after the reasoner. With it, a tower that is there may stay.
-    :param anchor_stride: Every how many frames of an episode a clip may end.
+    :param lesson_workers: Processes that draw and pack lessons ahead of the steps; 0: the training process
+        does it, while its accelerator waits.
     """
 
     optimiser: OptimiserSettings
@@ -75,7 +76,7 @@ class ReasonerSettings:
     smallest_crop: float = 1.0
     grounding_weight: float = 0.0
     context_weight: float = 0.0
-    anchor_stride: int = 4
+    lesson_workers: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
@@ -97,7 +98,7 @@ class ReasonerSettings:
         check_range('reasoner', 'grounding_weight', self.grounding_weight, 0.0, 100.0)
         check_range('reasoner', 'context_weight', self.context_weight, 0.0, 1e6)
         check_range('reasoner', 'fact_weight', self.fact_weight, 1e-3, 1000.0)
-        check_range('reasoner', 'anchor_stride', self.anchor_stride, 1, 64)
+        check_range('reasoner', 'lesson_workers', self.lesson_workers, 0, 64)
         if self.frames % 2 or not self.cameras:
             raise TrainingError(
                 f'reasoner: frames {self.frames}, cameras {list(self.cameras)} arrived; an even number of '

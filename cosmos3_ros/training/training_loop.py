@@ -1,9 +1,10 @@
 """The loop that all stages share: optimiser, clipping, averaging, log, snapshots, a limit on time."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+import itertools
 import json
 import math
 from pathlib import Path
@@ -80,7 +81,7 @@ class TrainingLoop:
         self._factors = [factor for factor, _ in groups]
         if run.compile:
             objective.compile_layers()
-        self._objective = accelerator.prepare(objective)
+        self._bare, self._objective = objective, accelerator.prepare(objective)
         self._optimiser = accelerator.prepare(torch.optim.AdamW(
             [{'params': parameters, 'weight_decay': optimiser.weight_decay if decay else 0.0}
              for (_, decay), parameters in groups.items()],
@@ -149,6 +150,14 @@ class TrainingLoop:
             the settings', again and again (:data:`FIT_EVERY`); the learning rate falls accordingly.
         :raises TrainingError: The loss or the norm of its gradient is no number any more.
         """
+        ahead = getattr(self._bare, 'ahead', None)
+        with nullcontext() if ahead is None else ahead(self._coming()):
+            return self._run_steps(remaining_s, report, measure, fit_s)
+
+    def _run_steps(
+        self, remaining_s: Callable[[], float], report: Report | None,
+        measure: Callable[[], dict[str, float]] | None, fit_s: Callable[[], float] | None,
+    ) -> StageResult:
         fit_from: float | None = None
         # Of the last steps only: the median is asked for before every step.
         durations: deque[float] = deque(maxlen=_TIMED_STEPS)
@@ -220,18 +229,15 @@ class TrainingLoop:
         settings, accelerator = self._settings, self._accelerator
         for group, factor in zip(self._optimiser.param_groups, self._factors, strict=True):
             group['lr'] = settings.learning_rate_at(self.step) * factor
-        draws = self._draw(self.step)
-        world, rank = accelerator.num_processes, accelerator.process_index
-        size = settings.forward_size(world)
-        parts = [draws[i:i + size] for i in range(0, len(draws), size)]
-        mine = [(i, part) for i, part in enumerate(parts) if i % world == rank]
+        draws, world = self._draw(self.step), accelerator.num_processes
+        mine = self._mine(self.step, draws)
         values: dict[str, Any] = {}
         shares: dict[str, float] = {}
-        for number, (i, part) in enumerate(mine):
-            share = len(part) * world / len(draws)
+        for number, batch in enumerate(mine):
+            share = len(batch.draws) * world / len(draws)
             last = number + 1 == len(mine)
             with _sync(accelerator, self._objective, last):
-                found = self._objective(Batch(self.step, i, tuple(part)))
+                found = self._objective(batch)
                 accelerator.backward(found['loss'] * share)
             for name, value in found.items():
                 values[name] = values.get(name, 0.0) + value.detach().float() * share
@@ -242,6 +248,18 @@ class TrainingLoop:
         self._optimiser.zero_grad(set_to_none=True)
         self.average.update()
         return {**values, 'gradient_norm': norm.detach().float()}
+
+    def _mine(self, step: int, draws: tuple[tuple[int, int], ...]) -> list[Batch]:
+        """Return this process's forwards of a step."""
+        world, rank = self._accelerator.num_processes, self._accelerator.process_index
+        size = self._settings.forward_size(world)
+        parts = [draws[i:i + size] for i in range(0, len(draws), size)]
+        return [Batch(step, i, tuple(part)) for i, part in enumerate(parts) if i % world == rank]
+
+    def _coming(self) -> Iterator[Batch]:
+        """Return all forwards of this process from the present step on, without an end."""
+        for step in itertools.count(self.step):
+            yield from self._mine(step, self._draw(step))
 
     def _check_finite(self) -> None:
         """Refuse to go on, or to keep anything, after a step without a number; asks the device."""

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..generator.composed_view import View
+from ..model.device_transfer import send
 from ..resources import require
 from .device_frames import DeviceFrames
+from .fused_norms import fuse_norms
 from .latent_windows import ClipEncoder, luminance
 from .objective import Batch, noise_generator
 from .recording import Recording
@@ -46,7 +48,8 @@ class VaeObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         return dict(self.vae.named_parameters())
 
     def compile_layers(self) -> None:
-        """See :class:`objective.Objective`; nothing: its causal cache is many small graphs."""
+        """See :class:`objective.Objective`: what lies between convolutions; the causal cache cannot be."""
+        fuse_norms(self.vae)
 
     def learning_rate_factor(self, name: str) -> float:  # noqa: ARG002 (all alike)
         """See :class:`objective.Objective`."""
@@ -54,12 +57,16 @@ class VaeObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
 
     def clips(self, draws: Sequence[tuple[int, int]]) -> Any:
         """Return uint8 clips (N, T, H, W, 3) on the device."""
-        found = []
-        for dataset, sample in draws:
-            recording = self._recordings[dataset]
-            rows = recording.frame_rows(self._starts[dataset][sample:sample + 1], self._settings.frames)[0]
-            found.append(self._frames[dataset].take(rows))
-        return torch.stack(found)
+        shown: Any = None
+        for dataset in dict.fromkeys(dataset for dataset, _ in draws):
+            places = [i for i, draw in enumerate(draws) if draw[0] == dataset]
+            starts = self._starts[dataset][[draws[i][1] for i in places]]
+            clips = self._frames[dataset].take(
+                self._recordings[dataset].frame_rows(starts, self._settings.frames))
+            if shown is None:
+                shown = clips.new_empty((len(draws), *clips.shape[1:]))
+            shown[send(torch.tensor(places), self._device)] = clips
+        return shown
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return the loss and its parts, pixels in -1..1."""

@@ -137,7 +137,7 @@ def test_it_is_asked_of_each_cameras_last_pictures(grounded, monkeypatch):
     things = {'exterior_1': shown(('red cube', (900, 0, 1000, 100))),
               'wrist': shown(('gripper', (0, 900, 9, 1000)))}
     nothing = {'exterior_1': (), 'wrist': ()}
-    targets = grounded._targets([Lesson(0, 0, {}, each, ()) for each in (things, nothing)], features.device)
+    targets = grounded._maker.pack([Lesson(0, 0, {}, each, ()) for each in (things, nothing)]).targets
     found = grounded._ground(features, targets)
     assert [asked for asked, _ in seen] == [[[2.0, 3.0], [10.0, 11.0]], [[6.0, 7.0], [14.0, 15.0]]]
     red, gripper = OBJECT_LABELS.index('red cube'), OBJECT_LABELS.index('gripper')
@@ -162,9 +162,9 @@ def test_the_loss_is_the_sum_and_the_head_is_drawn_from_the_seed(grounded):
 
 
 def test_the_vision_tower_learns_from_it_and_not_the_language_model(grounded):
-    lessons = grounded._plan.draw(Batch(0, 0, ((0, 0), (0, 1))), grounded._anchors, 1.0)
-    features, _ = grounded._encode(lessons)
-    grounded._ground(features, grounded._targets(lessons, features.device))['grounding_loss'].backward()
+    made = grounded._maker.make(Batch(0, 0, ((0, 0), (0, 1))), grounded._anchors, 1.0)
+    features, _ = grounded._encode(made.lessons)
+    grounded._ground(features, made.targets)['grounding_loss'].backward()
     model = grounded.model.model
     assert float(model.visual.blocks[0].attn.qkv.weight.grad.abs().max()) > 0.0
     assert all(p.grad is None for p in model.language_model.parameters())

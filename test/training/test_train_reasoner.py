@@ -57,20 +57,20 @@ def lesson(objective, anchor, *asked, crops=None):
 @pytest.mark.parametrize('fact_weight', [1.0, 20.0])
 def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
     """Questions of different lengths about three clips, against the model's own forward, one by one."""
-    clips, model, examiner = objective._recordings[0], objective.model, objective._plan._examiner
+    clips, model, examiner = objective._recordings[0], objective.model, objective._maker.plan._examiner
     monkeypatch.setattr(objective, '_settings', replace(SETTINGS, fact_weight=fact_weight))
     first, second = examiner.facts(clips, 6)
     lessons = [
         lesson(objective, 1, examiner.scene(clips, 1), first, second), lesson(objective, 6, second),
         lesson(objective, 2, second, first)]
     with torch.no_grad():
-        got = objective.losses(lessons)
+        got = objective.losses(objective._maker.pack(lessons))
         total, count, right = 0.0, 0.0, {True: [], False: []}
         for anchor, a in [(each.anchor, a) for each in lessons for a in each.asked]:
             weight = fact_weight if a.dimension else 1.0
-            answer = torch.from_numpy(objective._tokens.answers([a])[0])
+            answer = torch.from_numpy(objective._maker.tokens.answers([a])[0])
             shown = [as_clip(clips, anchor, slot, SETTINGS) for slot in SETTINGS.cameras]
-            prompt = build_prompt(objective._tokens._tokenizer, shown, a.question, objective._video)
+            prompt = build_prompt(objective._maker.tokens._tokenizer, shown, a.question, objective._video)
             ids = torch.cat([prompt.input_ids, answer[None]], dim=1)
             text = torch.zeros(1, len(answer), dtype=torch.int64)
             types = torch.cat([prompt.mm_token_type_ids, text], dim=1)
@@ -82,10 +82,10 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
             total, count = total + weight * float(losses), count + weight * len(answer)
             is_right = (logits[0, -len(answer) - 1:-1].argmax(dim=-1) == answer).tolist()
             right[bool(a.dimension)] += is_right[:1] if a.dimension else is_right
-    packed = objective._pack(lessons, torch.device('cpu'))
+    packed = objective._maker.pack(lessons).questions
     for kind, is_fact in (('report', False), ('fact', True)):
         asked = [a for each in lessons for a in each.asked if bool(a.dimension) == is_fact]
-        answers = objective._tokens.answers(asked)
+        answers = objective._maker.tokens.answers(asked)
         assert packed[kind].wanted[packed[kind].firsts].tolist() == [int(answer[0]) for answer in answers]
         assert len(set(packed[kind].firsts.tolist())) == len(asked)
     assert float(got['fact_accuracy']) == pytest.approx(np.mean(right[True]))
@@ -95,17 +95,20 @@ def test_loss_is_that_of_transformers(objective, monkeypatch, fact_weight):
 
 
 def test_questions_about_one_clip_share_its_pictures_and_do_not_see_each_other(objective):
-    tokens, examiner, clips = objective._tokens, objective._plan._examiner, objective._recordings[0]
+    tokens, examiner = objective._maker.tokens, objective._maker.plan._examiner
+    clips = objective._recordings[0]
     first, second = examiner.facts(clips, 6)
     alone = [tokens.pack([[a]], [0]) for a in (first, second)]
-    assert all(sequences.branches is None and sequences.mask() is None for sequences in alone)
+    assert all(s.branches is None and s.mask() is None and s.shared == 0 for s in alone)
     both = tokens.pack([[first, second], [second]], [0, 1])
     branches, ids, shared = both.branches[0], both.ids[0], tokens.prompt(first.question).shared
-    visual = tokens._model.config.video_token_id
+    visual = tokens._video_token
     assert int((ids == visual).sum()) == int((alone[0].ids == visual).sum()) > 0
     assert not (ids[shared:] == visual).any()
     mask = both.mask()
-    assert mask.shape == (2, 1, len(ids), len(ids))
+    # What is shared is causal; the mask is about the rest.
+    assert both.shared == shared and (branches[:shared] == 0).all()
+    assert mask.shape == (2, 1, len(ids) - shared, len(ids))
     for number, single in enumerate(alone, start=1):
         mine = ((branches == 0) | (branches == number)).nonzero()[:, 0]
         mine = mine[mine <= branches.nonzero().max()]  # without padding
@@ -117,18 +120,18 @@ def test_questions_about_one_clip_share_its_pictures_and_do_not_see_each_other(o
         own = mine[shared:]
         seen = torch.zeros(len(own), len(ids), dtype=torch.bool)
         seen[:, mine] = torch.ones(count, count, dtype=torch.bool).tril()[shared:]
-        assert torch.equal(mask[0, 0, own], seen)
+        assert torch.equal(mask[0, 0, own - shared], seen)
     # The second sequence has one question. Nothing before padding sees it, and every row sees something.
-    assert torch.equal(mask[1, 0], torch.ones(len(ids), len(ids), dtype=torch.bool).tril())
+    assert torch.equal(mask[1, 0], torch.ones(len(ids), len(ids), dtype=torch.bool).tril()[shared:])
     assert bool(mask[:, 0, :, 0].all()) and len(ids) % 128 == 0
 
 
 def test_questions_with_different_beginnings_are_refused_in_one_sequence(objective):
-    examiner, clips = objective._plan._examiner, objective._recordings[0]
+    examiner, clips = objective._maker.plan._examiner, objective._recordings[0]
     fact, scene = examiner.facts(clips, 6)[0], examiner.scene(clips, 6)
     other = replace(fact, question=replace(fact.question, text='Why?', system='You are someone else.'))
     with pytest.raises(TrainingError, match='different beginnings'):
-        objective._tokens.pack([[fact, other]], [0])
+        objective._maker.tokens.pack([[fact, other]], [0])
     assert scene.question.system == fact.question.system  # so the report could share the pictures, too
 
 
@@ -141,18 +144,19 @@ def test_training_crops_and_measuring_does_not(objective, monkeypatch):
     batch = Batch(0, 0, tuple((0, i % len(held_out)) for i in range(16)))
     objective(batch)
     objective.measure(batch)
-    trained, unseen = asked
+    trained, unseen = (made.lessons for made in asked)
     assert not all(each.is_whole for each in trained) and all(each.is_whole for each in unseen)
     assert {each.anchor for each in trained} <= set(objective._anchors[0].tolist())
     assert {each.anchor for each in unseen} == set(held_out.tolist())
 
 
 def test_what_is_cropped_is_what_the_model_is_shown(objective):
-    asked = objective._plan._examiner.scene(objective._recordings[0], 1)
+    asked = objective._maker.plan._examiner.scene(objective._recordings[0], 1)
 
     def loss(**crops):
         with torch.no_grad():
-            return float(objective.losses([lesson(objective, 1, asked, crops={**WHOLE, **crops})])['loss'])
+            shown = lesson(objective, 1, asked, crops={**WHOLE, **crops})
+            return float(objective.losses(objective._maker.pack([shown]))['loss'])
     # A window that is the whole picture goes the way of windows, too.
     nearly = Crop(0.0, 0.0, 1.0 - 1e-9)
     assert loss(wrist=nearly) == pytest.approx(loss(), abs=1e-5)
@@ -181,10 +185,10 @@ def test_each_clip_of_a_batch_is_shown_through_its_own_windows(objective, monkey
 
 
 def test_tokens_of_several_answers_are_those_of_each(objective):
-    examiner, clips = objective._plan._examiner, objective._recordings[0]
+    examiner, clips = objective._maker.plan._examiner, objective._recordings[0]
     asked = [examiner.scene(clips, anchor) for anchor in (1, 2, 1)] + examiner.facts(clips, 1)
     asked += examiner.facts(clips, 2)
-    tokens = objective._tokens
+    tokens = objective._maker.tokens
     for a, ids in zip(asked, tokens.answers(asked), strict=True):
         alone = tokens._tokenizer(a.answer, add_special_tokens=False)['input_ids']
         assert ids.tolist() == [*alone, tokens._tokenizer.eos_token_id]
@@ -340,7 +344,7 @@ def test_fact_metrics_know_the_majority():
 
 def test_questions_are_drawn_evenly(objective):
     clips, rng = make_clips(), np.random.default_rng(0)
-    drawn = [objective._plan._examiner.draw_fact(clips, 1, rng) for _ in range(200)]
+    drawn = [objective._maker.plan._examiner.draw_fact(clips, 1, rng) for _ in range(200)]
     assert 60 < sum(a.dimension == 'Physical Laws' for a in drawn) < 140
     asked = objective(Batch(0, 0, ((0, 1), (0, 2))))
     assert torch.isfinite(asked['loss']) and 0.0 <= float(asked['report_token_accuracy']) <= 1.0
