@@ -87,7 +87,6 @@ def _make(batch: Batch) -> LessonBatch:
 
 
 def _change(batch: LessonBatch, change: Any) -> LessonBatch:
-    questions, targets = (
-        {name: change_tensors(record, change) for name, record in records.items()}
-        for records in (batch.questions, batch.targets))
-    return LessonBatch(batch.lessons, questions, targets)
+    return LessonBatch(
+        batch.lessons, {kind: change_tensors(asked, change) for kind, asked in batch.questions.items()},
+        {slot: change_tensors(targets, change) for slot, targets in batch.targets.items()})
