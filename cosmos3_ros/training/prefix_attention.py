@@ -19,8 +19,9 @@ def attend(
 ) -> tuple[Any, None]:
     """Return (batch, tokens, heads, width), as every attention function of transformers.
 
-    :param attention_mask: bool (batch, 1, tokens - ``shared``, tokens), of the tokens that are not shared;
-        None with ``shared`` 0: all is causal.
+    :param attention_mask: bool (batch, 1, tokens, tokens); None with ``shared`` 0: all is causal. Whole,
+        although of the tokens that are shared nothing is read: Inductor (torch 2.11) writes wrong code for a
+        length that is the sum of two unknown ones.
     :param shared: Tokens at the beginning, causal among themselves.
     """
     if not shared:
@@ -28,7 +29,7 @@ def attend(
         return found
     first, _ = _attend_usually(
         module, query[:, :, :shared], key[:, :, :shared], value[:, :, :shared], None, **options)
-    rest, _ = _attend_usually(module, query[:, :, shared:], key, value, attention_mask, **options)
+    rest, _ = _attend_usually(module, query[:, :, shared:], key, value, attention_mask[:, :, shared:], **options)
     return torch.cat([first, rest], dim=1), None
 
 

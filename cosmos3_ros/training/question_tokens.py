@@ -77,15 +77,14 @@ class Sequences:
         return change_tensors(self, lambda tensor: send(tensor, device))
 
     def mask(self) -> Any:
-        """Return what each token sees: what is shared, and its own question up to itself.
+        """Return what each token sees, bool (S, 1, N, N): what is shared, and its own question up to itself.
 
-        Bool (S, 1, N - ``shared``, N): of the tokens after those that are shared, each of which sees what is
-        before it. None: everything before it, for all of them.
+        None: everything before it.
         """
         if self.branches is None:
             return None
-        mine, theirs = self.branches[:, self.shared:, None], self.branches[:, None, :]
-        return ((mine == theirs) | (theirs == 0)).tril_(self.shared)[:, None]
+        mine, theirs = self.branches[:, :, None], self.branches[:, None, :]
+        return ((mine == theirs) | (theirs == 0)).tril_()[:, None]
 
 
 Record = TypeVar('Record')

@@ -187,8 +187,10 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         # Padding stands after every answer, so causality alone hides it: where each sequence has one question
         # no mask is needed.
         mask = sequences.mask()
+        # Left out where it is 0: what takes two values is compiled for any.
+        options = {'shared': sequences.shared} if sequences.shared else {}
         for i, layer in enumerate(model.layers):
-            hidden = layer(hidden, position_embeddings=turns, attention_mask=mask, shared=sequences.shared)
+            hidden = layer(hidden, position_embeddings=turns, attention_mask=mask, **options)
             if i < len(levels):
                 hidden = hidden.flatten(0, 1).index_add(
                     0, sequences.visual, shown(levels[i]).to(hidden.dtype)).view_as(embedded)
