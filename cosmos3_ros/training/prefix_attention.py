@@ -29,7 +29,8 @@ def attend(
         return found
     first, _ = _attend_usually(
         module, query[:, :, :shared], key[:, :, :shared], value[:, :, :shared], None, **options)
-    rest, _ = _attend_usually(module, query[:, :, shared:], key, value, attention_mask[:, :, shared:], **options)
+    rest, _ = _attend_usually(
+        module, query[:, :, shared:], key, value, attention_mask[:, :, shared:], **options)
     return torch.cat([first, rest], dim=1), None
 
 

@@ -43,7 +43,8 @@ def batches(size=4):
 
 
 def assert_same(one, other):
-    assert repr(one.lessons) == repr(other.lessons)
+    shown = [replace(lesson, things={}, asked=()) for lesson in other.lessons]
+    assert repr(list(one.lessons)) == repr(shown)
     for name in ('questions', 'targets'):
         mine, theirs = getattr(one, name), getattr(other, name)
         assert mine.keys() == theirs.keys()
