@@ -18,7 +18,8 @@
 #
 # A checkpoint in WORK/start is gone on from: its autoencoder stays, reasoner and tower start from its weights
 # (go_on.py). With PIECE=understanding its tower stays, too: what it reads of the reasoner is held to what it was.
-# FACTS_SEED is that of the episodes with facts: other scenes than the checkpoint has seen.
+# FACTS_SEED is that of the episodes with facts: other scenes than the checkpoint has seen. ANOMALIES is the share of
+# them that shows what cannot be, or a broken camera: at 0.1, 3 of 100 clips do, too few to learn it from.
 #
 # PYTHON names the interpreter, SETTINGS the file, DEVICE cuda or cpu, RENDERERS the numbers of the EGL devices; GPUS
 # and CORES leave the rest of a larger machine alone.
@@ -46,7 +47,7 @@ record_policy() {
 
 understanding() {
   local others='' views='' vae='' vae_end=${VAE_END:-$((gpus > 1 ? 520 : 350))}
-  record facts all --episodes "$facts" --seed "${FACTS_SEED:-0}" --width 320
+  record facts all --episodes "$facts" --seed "${FACTS_SEED:-0}" --width 320 --set "anomaly_share=${ANOMALIES:-0.1}"
   # The autoencoder sees every look there is in this recording; the policy's show one of them.
   if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
   prepare "${all##*,}" facts reasoner tiny --data "$work/facts"

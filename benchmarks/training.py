@@ -7,6 +7,7 @@ Per stage: the median of some steps after two that warm up, with optimiser and a
 """
 
 import argparse
+from contextlib import nullcontext
 import json
 from pathlib import Path
 import sys
@@ -24,6 +25,7 @@ from cosmos3_ros.reasoner.questions import PromptBook
 from cosmos3_ros.reasoner.video_prompt import VideoSettings
 from cosmos3_ros.training.clip_samples import ClipRecording, Examiner, scale_like_perception
 from cosmos3_ros.training.latent_windows import ClipEncoder, encode_windows
+from cosmos3_ros.training.objective import PreparedObjective
 from cosmos3_ros.training.output_checkpoint import OutputCheckpoint
 from cosmos3_ros.training.question_tokens import QuestionTokens
 from cosmos3_ros.training.reasoner_objective import ReasonerObjective
@@ -75,12 +77,13 @@ def time_loop(place: Workplace, stage: str, objective: Any, samples: int, batch:
         stage, objective, place.draws([samples], batch, 1), section.optimiser, place.settings.run,
         place.accelerator, place.output.run_directory, 'benchmark')
     times = []
-    for _ in range(steps + 2):
-        began = perf_counter()
-        values = loop._take_step()
-        float(values['loss'])
-        times.append(perf_counter() - began)
-        loop.step += 1
+    with objective.ahead(loop._coming()) if isinstance(objective, PreparedObjective) else nullcontext():
+        for _ in range(steps + 2):
+            began = perf_counter()
+            values = loop._take_step()
+            float(values['loss'])
+            times.append(perf_counter() - began)
+            loop.step += 1
     return float(np.median(times[2:]))
 
 

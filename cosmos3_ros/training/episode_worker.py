@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 import shutil
 import signal
-import threading
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +26,7 @@ from .episode_rollout import EpisodeRunner
 from .episode_settings import RATE_HZ, RecordingSettings
 from .episode_trace import EpisodeTrace
 from .lerobot_video import encode_video
+from .parent_watch import end_with_parent
 from .scene_facts import FrameFacts
 from .scene_glances import GlanceRunner
 
@@ -186,7 +186,7 @@ def start_process(settings: RecordingSettings, threads: int) -> None:
     # Ctrl-C reaches the whole process group: the recorder decides, and an episode that has begun ends well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = EpisodeWorker(settings)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def share_renderers(environment: MutableMapping[str, str], identity: Sequence[int]) -> None:
@@ -204,11 +204,3 @@ def record_in_process(index: int, directory: Path) -> EpisodeSummary:
     if _worker is None:
         raise RuntimeError('start_process has not run in this process')
     return _worker.record(index, directory)
-
-
-def _end_with_parent() -> None:
-    """End when the recorder was killed: a pool's processes would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

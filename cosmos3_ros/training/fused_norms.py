@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 from ..resources import require
+from .settings import TrainingError
 
 torch = require('torch', 'model')
+_NORM = 'WanRMS_norm'
 
 
 def fuse_norms(vae: Any) -> int:
@@ -19,6 +21,7 @@ def fuse_norms(vae: Any) -> int:
     convolution that follows would round it anyway.
 
     :param vae: ``diffusers.AutoencoderKLWan``; changed in place.
+    :raises TrainingError: Its norms are others.
     """
     compiled = torch.compile(normalise, dynamic=True)
     fused = 0
@@ -29,6 +32,10 @@ def fuse_norms(vae: Any) -> int:
         for name in ('norm1', 'norm2', 'norm_out'):
             norm = getattr(module, name, None)
             if norm is not None:
+                if type(norm).__name__ != _NORM or not norm.channel_first or torch.is_tensor(norm.bias):
+                    raise TrainingError(
+                        f'vae: {type(norm).__name__} as {name} arrived, {_NORM} over channels and without a '
+                        'bias is known; train with compile: false')
                 norm.forward = partial(_apply, compiled, norm)
                 fused += 1
         module.nonlinearity = torch.nn.Identity()

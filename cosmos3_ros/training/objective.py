@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..resources import require
 
@@ -44,6 +44,7 @@ class Objective(Protocol):
         """Return what the learning rate of a parameter is multiplied with."""
 
 
+@runtime_checkable
 class PreparedObjective(Protocol):
     """An objective that can make its forwards ready ahead of time; the loop asks whether it can."""
 

@@ -67,9 +67,17 @@ class OptimiserSettings:
     def forward_size(self, processes: int) -> int:
         """Return the samples of one forward of one process; held-out samples come in as many.
 
-        So measuring compiles no other shape, and needs no more memory, than training.
+        So measuring compiles no other shape, and needs no more memory, than training. Every process has
+        something to do in every step: those that wait for its gradients would wait for ever.
+
+        :raises TrainingError: There are more processes than samples in a step.
         """
-        return self.micro_batch or max(1, self.batch // processes)
+        if self.batch < processes:
+            raise TrainingError(
+                f'optimiser.batch: {self.batch} arrived, at least one sample for each of {processes} '
+                'processes is needed')
+        share = self.batch // processes
+        return min(self.micro_batch, share) if self.micro_batch else share
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of step 0, 1, 2, ..."""

@@ -49,14 +49,14 @@ class Sequences:
     Questions about one clip may share its pictures: they stand once, then each question with its answer, as
     if it followed them at once.
 
-    :param ids: int64 (S, N).
-    :param positions: int64 (3, S, N).
+    :param ids: int32 (S, N).
+    :param positions: int32 (3, S, N).
     :param places: int64 (answers' tokens,), places in the flattened logits that predict them.
     :param wanted: int64 (answers' tokens,).
     :param firsts: int64 (answers,), where in ``wanted`` each answer begins: Yes and No differ there.
     :param visual: int64 (features,), places in the flattened tokens where features stand, in their order.
     :param owners: int64 (S,), which clip each is about.
-    :param branches: int64 (S, N), 0 for what all questions of a sequence share (everything, if there is one),
+    :param branches: int8 (S, N), 0 for what all questions of a sequence share (everything, if there is one),
         then the question's number; None where each sequence has one question and causality is enough.
     :param shared: Tokens at the beginning of every sequence that all of its questions share; 0 with
         ``branches`` None.
@@ -134,8 +134,9 @@ class QuestionTokens:
             for shared, row in zip(shares, rows, strict=True))
         longest = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
         # Filled by numpy: a batch has a thousand pieces, and torch takes microseconds for each.
-        ids, branches = (np.zeros((len(rows), longest), np.int64) for _ in range(2))
-        positions = np.zeros((3, len(rows), longest), np.int64)
+        # Narrow, because they come from other processes: as int64 a batch is 5 MB.
+        ids, branches = (np.zeros((len(rows), longest), kind) for kind in (np.int32, np.int8))
+        positions = np.zeros((3, len(rows), longest), np.int32)
         places, wanted = [], []
         for i, (shared, row) in enumerate(zip(shares, rows, strict=True)):
             first, end = row[0][0], shared

@@ -18,7 +18,7 @@ from .clip_samples import ClipRecording, Examiner
 from .device_frames import DeviceFrames
 from .grounding import GroundingHead, Targets
 from .kept_contexts import KeptContexts
-from .lesson_feed import LessonFeed
+from .lesson_feed import LessonFeed, explained
 from .lesson_maker import LessonBatch, LessonMaker
 from .objective import Batch
 from .picture_crops import crop_frames
@@ -113,6 +113,7 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         """Make the lessons of coming batches ahead, if ``lesson_workers`` says so.
 
         :param coming: What :meth:`forward` will be called with, in that order.
+        :raises TrainingError: One of their processes has ended.
         """
         settings = self._settings
         if not settings.lesson_workers:
@@ -121,7 +122,8 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
         self._feed = LessonFeed(
             self._maker, self._anchors, settings.smallest_crop, coming, settings.lesson_workers)
         try:
-            yield
+            with explained():
+                yield
         finally:
             self._feed.close()
             self._feed = None

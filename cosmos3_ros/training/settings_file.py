@@ -84,7 +84,10 @@ def settings_digest(settings: TrainingSettings, stage: str) -> str:
     """
     whole = asdict(settings)
     kept = {name: whole[name] for name in ('seed', 'data', 'start', stage)}
-    kept['data'] = {k: v for k, v in kept['data'].items() if k != 'workers'}
+    for section in kept.values():  # the number of processes decides nothing
+        if isinstance(section, dict):
+            section.pop('workers', None)
+            section.pop('lesson_workers', None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..resources import require
 from .averaging import AveragedWeights
-from .objective import Batch, Objective, decays
+from .objective import Batch, Objective, PreparedObjective, decays
 from .settings import OptimiserSettings, RunSettings, TrainingError
 from .snapshots import load_snapshot, restore_generators, save_snapshot
 
@@ -150,8 +150,8 @@ class TrainingLoop:
             the settings', again and again (:data:`FIT_EVERY`); the learning rate falls accordingly.
         :raises TrainingError: The loss or the norm of its gradient is no number any more.
         """
-        ahead = getattr(self._bare, 'ahead', None)
-        with nullcontext() if ahead is None else ahead(self._coming()):
+        bare = self._bare
+        with bare.ahead(self._coming()) if isinstance(bare, PreparedObjective) else nullcontext():
             return self._run_steps(remaining_s, report, measure, fit_s)
 
     def _run_steps(

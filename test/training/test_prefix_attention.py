@@ -52,7 +52,11 @@ def test_a_model_answers_as_before(micro_directory):
     assert torch.equal(model(input_ids=ids).logits, before)
     layer, hidden = model.model.language_model.layers[0], torch.randn(1, 9, model.lm_head.in_features)
     turns = model.model.language_model.rotary_emb(hidden, torch.arange(9).expand(3, 1, 9))
+    # Of the tokens that are shared the mask is not read: here it would say something else.
     mask = torch.ones(1, 1, 9, 9, dtype=torch.bool).tril()
-    torch.testing.assert_close(
-        layer(hidden, position_embeddings=turns, attention_mask=mask, shared=4),
-        layer(hidden, position_embeddings=turns, attention_mask=None))
+    mask[:, :, :4] = torch.eye(9, dtype=torch.bool)[:4]
+    causal = layer(hidden, position_embeddings=turns, attention_mask=None)
+    got = layer(hidden, position_embeddings=turns, attention_mask=mask, shared=4)
+    torch.testing.assert_close(got, causal)
+    without = layer(hidden, position_embeddings=turns, attention_mask=mask)
+    assert float((without - causal)[:, 1:4].abs().max()) > 1e-3

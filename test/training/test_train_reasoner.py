@@ -125,6 +125,22 @@ def test_questions_about_one_clip_share_its_pictures_and_do_not_see_each_other(o
     assert bool(mask[:, 0, :, 0].all()) and len(ids) % 128 == 0
 
 
+def test_layers_are_told_what_is_shared(objective, monkeypatch):
+    """Reports, which share nothing, are not: what takes two values would be compiled for any."""
+    told, layer = [], objective.model.model.language_model.layers[0]
+    usual = layer.forward
+
+    def remember(*args, **options):
+        told.append(options.get('shared'))
+        return usual(*args, **options)
+    monkeypatch.setattr(layer, 'forward', remember)
+    clips, examiner = objective._recordings[0], objective._maker.plan._examiner
+    facts = examiner.facts(clips, 6)
+    with torch.no_grad():
+        objective.losses(objective._maker.pack([lesson(objective, 6, examiner.scene(clips, 6), *facts)]))
+    assert told == [None, objective._maker.tokens.prompt(facts[0].question).shared]
+
+
 def test_questions_with_different_beginnings_are_refused_in_one_sequence(objective):
     examiner, clips = objective._maker.plan._examiner, objective._recordings[0]
     fact, scene = examiner.facts(clips, 6)[0], examiner.scene(clips, 6)

@@ -96,6 +96,33 @@ def test_missing_file():
         load_settings(Path('nowhere.yaml'))
 
 
+def test_the_number_of_processes_decides_nothing(tmp_path):
+    """So a run may go on with others."""
+    text = GOOD + 'reasoner: {lesson_workers: 2, optimiser: {steps: 1, batch: 1, learning_rate: 1e-3}}\n'
+    one, other = (load(tmp_path, text.replace('lesson_workers: 2', f'lesson_workers: {n}')) for n in (0, 5))
+    assert one.reasoner.lesson_workers == 0 and other.reasoner.lesson_workers == 5
+    assert settings_digest(one, 'reasoner') == settings_digest(other, 'reasoner')
+
+
+SHIPPED = sorted(shared_file('config', 'training').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize('processes', [1, 2, 3, 4, 8])
+def test_every_process_has_a_forward_in_every_step(path, processes):
+    """Those that wait for its gradients would wait for ever."""
+    settings = load_settings(path)
+    for stage in settings.stages:
+        optimiser = getattr(settings, stage).optimiser
+        if optimiser.batch < processes:
+            with pytest.raises(TrainingError, match=f'batch: {optimiser.batch} arrived, .* {processes} proc'):
+                optimiser.forward_size(processes)
+            continue
+        size = optimiser.forward_size(processes)
+        parts = -(-optimiser.batch // size)
+        assert parts >= processes and size <= (optimiser.micro_batch or optimiser.batch)
+
+
 def test_digest_is_of_what_decides_the_result(tmp_path):
     settings = load(tmp_path, GOOD)
     assert settings_digest(settings, 'generator') == settings_digest(
