@@ -91,6 +91,15 @@ def test_a_job_that_nobody_waits_for_is_deleted_before_the_next_is_made(server):
     assert deleted < made
 
 
+def test_a_pause_that_outlasts_the_time_is_told_as_such(server, monkeypatch):
+    server.polls = ['queued'] * 1000
+    policy = connect(server, timeout_s=1.5)
+    wait = policy._client.wait
+    monkeypatch.setattr(policy._client, 'wait', lambda _: wait(1.6))
+    with pytest.raises(PolicyError, match=r'within 1\.5 s .*the job is queued'):
+        policy.generate(observation(), 'one', seed=0)
+
+
 @pytest.mark.parametrize('what, kind, message', [
     ('500', 'server', 'HTTP 500'), ('drop', 'connection', '127.0.0.1'),
     ('half', 'connection', 'ended before'), ('broken', 'broken', 'not JSON'), ('list', 'broken', 'a list'),
