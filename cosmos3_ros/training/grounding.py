@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.device_transfer import send
 from ..resources import require
 from .scene_facts import OBJECT_LABELS
 
@@ -52,10 +51,6 @@ class Targets:
                 row = min(int((y1 + y2) / 2.0 * rows), rows - 1)
                 cells[i][label] = row * columns + min(int((x1 + x2) / 2.0 * columns), columns - 1)
         return cls(torch.tensor(cells), torch.tensor(boxes))
-
-    def to(self, device: Any) -> 'Targets':
-        """Return them on a device, without waiting for it."""
-        return Targets(send(self.cells, device), send(self.boxes, device))
 
 
 class GroundingHead(torch.nn.Module):  # type: ignore[misc, name-defined]

@@ -12,7 +12,6 @@ from ..resources import require
 from .lesson_maker import LessonBatch, LessonMaker
 from .objective import Batch
 from .parent_watch import end_with_parent
-from .question_tokens import change_tensors
 from .settings import TrainingError
 
 torch = require('torch', 'model')
@@ -60,7 +59,7 @@ class LessonFeed:
             raise ValueError(
                 f'lesson feed: step {batch.step}, part {batch.part} arrived, step {expected.step}, part '
                 f'{expected.part} is next')
-        return _change(made, torch.from_numpy)
+        return made.change(torch.from_numpy)
 
     def close(self) -> None:
         """End the processes; what they made is dropped."""
@@ -95,7 +94,7 @@ class _Lessons(loading.Dataset):  # type: ignore[misc, name-defined]
         made = self._maker.make(batch, self._anchors, self._smallest_crop)
         shown = tuple(replace(lesson, things={}, asked=()) for lesson in made.lessons)
         # As arrays: tensors would travel through shared memory, of which containers have little.
-        return batch, _change(replace(made, lessons=shown), lambda tensor: tensor.numpy())
+        return batch, replace(made, lessons=shown).change(lambda tensor: tensor.numpy())
 
 
 def _leave(made: Any) -> Any:
@@ -105,9 +104,3 @@ def _leave(made: Any) -> Any:
 def _begin(_: int) -> None:
     # torch's own watch looks between two pieces of work, and does not see that nobody takes what is made.
     end_with_parent()
-
-
-def _change(batch: LessonBatch, change: Any) -> LessonBatch:
-    return LessonBatch(
-        batch.lessons, {kind: change_tensors(asked, change) for kind, asked in batch.questions.items()},
-        {slot: change_tensors(targets, change) for slot, targets in batch.targets.items()})

@@ -1,8 +1,8 @@
 """Lessons as tensors on the host: all that a step of the reasoner needs beside pictures and weights."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,22 @@ class LessonBatch:
     questions: Mapping[str, Sequences]
     targets: Mapping[str, Targets]
 
-    def to(self, device: Any) -> 'LessonBatch':
-        """Return it with its tensors on a device, without waiting for it."""
+    def change(self, change: Callable[[Any], Any]) -> 'LessonBatch':
+        """Return it with another tensor for each of its tensors (or arrays)."""
         return LessonBatch(
-            self.lessons, {kind: sequences.to(device) for kind, sequences in self.questions.items()},
-            {slot: targets.to(device) for slot, targets in self.targets.items()})
+            self.lessons, {kind: change_tensors(asked, change) for kind, asked in self.questions.items()},
+            {slot: change_tensors(targets, change) for slot, targets in self.targets.items()})
+
+
+Record = TypeVar('Record')
+
+
+def change_tensors(record: Record, change: Callable[[Any], Any]) -> Record:
+    """Return a dataclass with another tensor for each of its tensors (or arrays); the rest stays."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}  # type: ignore[arg-type]
+    changed: Record = replace(record, **{  # type: ignore[type-var]
+        name: change(value) for name, value in values.items() if hasattr(value, 'dtype')})
+    return changed
 
 
 class LessonMaker:

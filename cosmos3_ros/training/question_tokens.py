@@ -1,13 +1,12 @@
 """Questions and answers as the reasoner's tokens, each made once."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.device_transfer import send
 from ..reasoner.questions import Question
 from ..reasoner.video_prompt import VideoPrompt, VideoSettings, build_prompt
 from ..resources import require
@@ -72,10 +71,6 @@ class Sequences:
     branches: Any = None
     shared: int = 0
 
-    def to(self, device: Any) -> 'Sequences':
-        """Return them on a device, without waiting for it."""
-        return change_tensors(self, lambda tensor: send(tensor, device))
-
     def mask(self) -> Any:
         """Return what each token sees, bool (S, 1, N, N): what is shared, and its own question up to itself.
 
@@ -85,17 +80,6 @@ class Sequences:
             return None
         mine, theirs = self.branches[:, :, None], self.branches[:, None, :]
         return ((mine == theirs) | (theirs == 0)).tril_()[:, None]
-
-
-Record = TypeVar('Record')
-
-
-def change_tensors(record: Record, change: Callable[[Any], Any]) -> Record:
-    """Return a dataclass with another tensor for each of its tensors (or arrays); the rest stays."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}  # type: ignore[arg-type]
-    changed: Record = replace(record, **{  # type: ignore[type-var]
-        name: change(value) for name, value in values.items() if hasattr(value, 'dtype')})
-    return changed
 
 
 class QuestionTokens:

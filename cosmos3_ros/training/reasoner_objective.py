@@ -147,7 +147,8 @@ class ReasonerObjective(torch.nn.Module):  # type: ignore[misc, name-defined]
     def losses(self, made: LessonBatch) -> dict[str, Any]:
         """Return the losses of lessons, and what share of reports' tokens and of facts is right."""
         # Everything is on its way to the device before its first long work begins.
-        made = made.to(self.model.lm_head.weight.device)
+        device = self.model.lm_head.weight.device
+        made = made.change(lambda tensor: send(tensor, device))
         lessons, batches, targets = made.lessons, made.questions, made.targets
         features, levels = self._encode(lessons)
         loss, weights, found = 0.0, 0.0, {}
