@@ -95,14 +95,14 @@ def run_down(part: str) -> None:
     from cosmos3_ros.generator.bench_variants import Variant, make_policy
     from cosmos3_ros.model import generation_tower, layer_math
 
-    @torch.library.custom_op('cosmos3_benchmarks::multiply_lt', mutates_args=())
+    @torch.library.custom_op('cosmos3_benchmarks::multiply_lt', mutates_args=())  # type: ignore[untyped-decorator]
     def multiply_lt(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         torch.backends.cuda.preferred_blas_library('cublaslt')
         product = torch.nn.functional.linear(states, weight)
         torch.backends.cuda.preferred_blas_library('default')
         return product
 
-    @multiply_lt.register_fake
+    @multiply_lt.register_fake  # type: ignore[untyped-decorator]
     def _(states: Any, weight: Any) -> Any:
         return states.new_empty((len(states), len(weight)))
 
@@ -110,11 +110,12 @@ def run_down(part: str) -> None:
         return multiply_lt(layer_math.activate(layer_math.multiply(states, *up), shape), down[0])
 
     variant = Variant('compiled BF16', 'compiled', 'bfloat16')
-    kept = generation_tower.feed_forward
+    tower: Any = generation_tower
+    kept = tower.feed_forward
     with torch.no_grad():
         for name, chosen in (
                 ('as it is', kept), ('down by cuBLASLt', feed_forward), ('as it is, again', kept)):
-            generation_tower.feed_forward = chosen
+            tower.feed_forward = chosen
             torch.compiler.reset()
             policy = make_policy('nano-random', DEVICE, variant, device_source(), None)
             row = measure(policy, variant, DEVICE, PROMPT_TOKENS, 15, anew=False)
