@@ -36,7 +36,7 @@ case $gpus in  # which GPUs train what; the autoencoder's are free again before 
 esac
 
 record_policy() {
-  local left until=${RECORD_UNTIL:-$((gpus > 1 ? 450 : 560))} policy=${POLICY:-500}
+  local left until=${RECORD_UNTIL:-$((gpus > 1 ? 450 : gpus ? 560 : 700))} policy=${POLICY:-500}
   record glances all --episodes "$glances" --seed 1 "${some_glances[@]}"
   record policy all --episodes "$policy" --seed 2 "${some_episodes[@]}"
   # Half of what is left for each: episodes per second were seen just now.
@@ -46,7 +46,7 @@ record_policy() {
 }
 
 understanding() {
-  local others='' views='' vae='' vae_end=${VAE_END:-$((gpus > 1 ? 520 : 350))}
+  local others='' views='' vae='' vae_end=${VAE_END:-$((gpus > 1 ? 520 : gpus ? 430 : 350))}
   record facts all --episodes "$facts" --seed "${FACTS_SEED:-0}" --width 320 --set "anomaly_share=${ANOMALIES:-0.1}"
   # The autoencoder sees every look there is in this recording; the policy's show one of them.
   if [ -z "$start" ]; then prepare 0 facts vae other --data "$work/facts" & views=$!; fi
