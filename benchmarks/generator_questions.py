@@ -14,7 +14,7 @@ import gc
 import sys
 from typing import Any
 
-from .gpu_goals import DEVICE, PROMPT_TOKENS, device_source, emit
+from .gpu_goals import DEVICE, PROMPT_TOKENS, device_source, emit, measure_alone
 
 
 def run_where(part: str) -> None:
@@ -59,11 +59,21 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
     worst = dict.fromkeys(('project', 'place', 'attend', 'finish'), 0.0)
 
     def steps(index: int) -> Any:
-        """Yield each step's name, function of (loop, branch, inputs), and how to find its inputs."""
+        """Yield each step's name and function of (loop, branch, what the step before returned)."""
+        def place(loop: Any, branch: Any, joined: Any, _: Any) -> tuple[Any, ...]:
+            queries = loop._kernels.place(
+                joined, branch.table, loop._tower.layers[index], shape, branch.text(index),
+                branch.room(index))
+            return queries, branch.keys, branch.values
+
+        def attend(_: Any, branch: Any, queries: Any, keys: Any, values: Any) -> tuple[Any]:
+            branch.keys.copy_(keys)
+            branch.values.copy_(values)
+            return (branch.attend(queries),)
+
         yield 'project', lambda loop, _, h: loop._kernels.project([h], loop._tower.layers[index], shape)
-        yield 'place', lambda loop, branch, joined, _: (loop._kernels.place(
-            joined, branch.table, loop._tower.layers[index], shape, branch.text(index), branch.room(index)),)
-        yield 'attend', lambda _, branch, query: (branch.attend(query),)
+        yield 'place', place
+        yield 'attend', attend
         yield 'finish', lambda loop, _, mixed: loop._kernels.finish(
             [mixed], [hidden.to(loop._tower.device)], loop._tower.layers[index], shape)
 
@@ -75,14 +85,9 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
                 device = loop._tower.device
                 with cudnn_first(device), torch.cuda.device(device if device.type == 'cuda' else -1):
                     results.append(work(loop, branch, *(g.to(device) for g in given)))
-            if name == 'place':  # what was written beside the result: attention reads it next
-                results = [(*r, b.keys, b.values) for r, b in zip(results, branches, strict=True)]
             for mine, theirs in zip(*results, strict=True):
                 worst[name] = max(worst[name], float((mine.float().cpu() - theirs.float().cpu()).abs().max()))
-            if name == 'place':
-                for mine, theirs in zip(results[0][1:], results[1][1:], strict=True):
-                    theirs.copy_(mine)
-            given = results[0][:1] if name in ('place', 'attend') else results[0]
+            given = results[0]
         hidden = add(*given)
     return worst
 
@@ -91,8 +96,7 @@ def run_down(part: str) -> None:
     """Measure the request with one product by cuBLASLt, which alone was 3 % faster at it (``products``)."""
     import torch
 
-    from cosmos3_ros.generator.bench import measure
-    from cosmos3_ros.generator.bench_variants import Variant, make_policy
+    from cosmos3_ros.generator.bench_variants import Variant
     from cosmos3_ros.model import generation_tower, layer_math
 
     @torch.library.custom_op('cosmos3_benchmarks::multiply_lt', mutates_args=())  # type: ignore[untyped-decorator]
@@ -112,17 +116,12 @@ def run_down(part: str) -> None:
     variant = Variant('compiled BF16', 'compiled', 'bfloat16')
     tower: Any = generation_tower
     kept = tower.feed_forward
-    with torch.no_grad():
-        for name, chosen in (
-                ('as it is', kept), ('down by cuBLASLt', feed_forward), ('as it is, again', kept)):
-            tower.feed_forward = chosen
-            torch.compiler.reset()
-            policy = make_policy('nano-random', DEVICE, variant, device_source(), None)
-            row = measure(policy, variant, DEVICE, PROMPT_TOKENS, 15, anew=False)
-            emit(part, name, request_ms=round(row.request_ms, 2), deterministic=row.deterministic)
-            del policy
-            gc.collect()
-            torch.cuda.empty_cache()
+    for name, chosen in (
+            ('as it is', kept), ('down by cuBLASLt', feed_forward), ('as it is, again', kept)):
+        tower.feed_forward = chosen
+        torch.compiler.reset()
+        row = measure_alone(variant, 15)
+        emit(part, name, request_ms=round(row.request_ms, 2), deterministic=row.deterministic)
 
 
 def main() -> int:

@@ -164,17 +164,27 @@ def run_generator(part: str) -> None:
             guarded(part, 'products', product_rates)
 
 
-def run_diffusers(part: str) -> None:
-    """Measure the yardstick."""
+def measure_alone(variant: Any, repeats: int) -> Any:
+    """Measure a variant's request with a policy of its own, and let go of that."""
     import torch
 
     from cosmos3_ros.generator.bench import measure
-    from cosmos3_ros.generator.bench_variants import Variant, make_policy
+    from cosmos3_ros.generator.bench_variants import make_policy
 
     with torch.no_grad():
-        variant = Variant('diffusers BF16', 'diffusers', 'bfloat16')
         policy = make_policy('nano-random', DEVICE, variant, device_source(), None)
-        row = measure(policy, variant, DEVICE, PROMPT_TOKENS, 10, anew=False)
+        row = measure(policy, variant, DEVICE, PROMPT_TOKENS, repeats, anew=False)
+    del policy
+    gc.collect()
+    torch.cuda.empty_cache()
+    return row
+
+
+def run_diffusers(part: str) -> None:
+    """Measure the yardstick."""
+    from cosmos3_ros.generator.bench_variants import Variant
+
+    row = measure_alone(Variant('diffusers BF16', 'diffusers', 'bfloat16'), 10)
     emit(part, 'request', request_ms=round(row.request_ms, 2), p99_ms=round(row.request_p99_ms, 2),
          stages_ms=row.stages_ms, resident_gb=round(row.resident_gb, 3), peak_gb=round(row.peak_gb, 3))
 
@@ -184,29 +194,22 @@ def run_two_devices(part: str) -> None:
     import numpy as np
     import torch
 
-    from cosmos3_ros.generator.bench import measure, same_chunk
-    from cosmos3_ros.generator.bench_variants import Variant, make_policy
+    from cosmos3_ros.generator.bench import same_chunk
+    from cosmos3_ros.generator.bench_variants import Variant
     from cosmos3_ros.generator.cosmos3_policy import FLOAT8
 
     if torch.cuda.device_count() < 2:
         emit(part, 'left out', devices=torch.cuda.device_count())
         return
-    with torch.no_grad():
-        for dtype in ('bfloat16', FLOAT8):
-            rows = []
-            for second in (None, 'cuda:1'):
-                variant = Variant(
-                    f'compiled {dtype}', 'compiled', dtype, branches='sequential', guidance_device=second)
-                policy = make_policy('nano-random', DEVICE, variant, device_source(), None)
-                rows.append(measure(policy, variant, DEVICE, PROMPT_TOKENS, 15, anew=False))
-                del policy
-                gc.collect()
-                torch.cuda.empty_cache()
-            one, two = rows
-            emit(part, f'request, {dtype}', one_ms=round(one.request_ms, 2), two_ms=round(two.request_ms, 2),
-                 two_p99_ms=round(two.request_p99_ms, 2), times=round(one.request_ms / two.request_ms, 3),
-                 same_bytes=same_chunk(one.chunk, two.chunk), deterministic=two.deterministic,
-                 max_diff_rad=float(np.abs(one.chunk.positions - two.chunk.positions).max()))
+    for dtype in ('bfloat16', FLOAT8):
+        one, two = (
+            measure_alone(Variant(f'compiled {dtype}', 'compiled', dtype, branches='sequential',
+                                  guidance_device=second), 15)
+            for second in (None, 'cuda:1'))
+        emit(part, f'request, {dtype}', one_ms=round(one.request_ms, 2), two_ms=round(two.request_ms, 2),
+             two_p99_ms=round(two.request_p99_ms, 2), times=round(one.request_ms / two.request_ms, 3),
+             same_bytes=same_chunk(one.chunk, two.chunk), deterministic=two.deterministic,
+             max_diff_rad=float(np.abs(one.chunk.positions - two.chunk.positions).max()))
 
 
 def guarded(part: str, what: str, work: Callable[[], dict[str, Any]]) -> None:
