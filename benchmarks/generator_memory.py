@@ -16,11 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cosmos3_ros.generator import text_branch
-from cosmos3_ros.generator.compiled_loop import CompiledLoop, Kernels
+from cosmos3_ros.generator.compiled_loop import CompiledLoop
 from cosmos3_ros.generator.droid_joint import LAYOUT
 from cosmos3_ros.generator.guidance import Guidance
 from cosmos3_ros.generator.sampler import schedule
 from cosmos3_ros.model.generation_tower import GenerationTower
+from cosmos3_ros.model.layer_kernels import Kernels
 from cosmos3_ros.model.nano_weights import NANO_CONFIG, NANO_VAE
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
 from cosmos3_ros.model.reasoner_context import ReasonerContext

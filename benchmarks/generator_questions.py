@@ -1,12 +1,12 @@
 """Two questions about the generator on a GPU that its goals leave open.
 
-Run ``python -m benchmarks.generator_questions where down`` in the repository's root. It prints JSON lines as
-``gpu_goals`` does (also to ``$OUT/gpu_goals.jsonl``):
+Run ``python -m benchmarks.generator_questions where products`` in the repository's root. It prints JSON lines
+as ``gpu_goals`` does (also to ``$OUT/gpu_goals.jsonl``):
 
 - ``where``, with two devices: which step of a layer comes out differently on the second when both are given
   the same. On two H200s the chunk in float8 was not that of one device, and once not in bfloat16 either;
-- ``down``: whether the request gains from cuBLASLt in the feed-forward's last product alone. Measured apart
-  (``gpu_goals``, ``products``) that product was 2 to 3 % faster with it, the others slower.
+- ``products``: which library is faster at the products that add to the residual, and whether that is faster
+  than a sum of its own, for both branches of guidance one after the other and together.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import gc
 import sys
 from typing import Any
 
-from .gpu_goals import DEVICE, PROMPT_TOKENS, device_source, emit, measure_alone
+from .gpu_goals import DEVICE, PROMPT_TOKENS, device_source, emit, guarded, kernels
 
 
 def run_where(part: str) -> None:
@@ -51,7 +51,7 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
     import torch
 
     from cosmos3_ros.model.attention_order import cudnn_first
-    from cosmos3_ros.model.layer_math import add
+    from cosmos3_ros.model.generation_tower import sum_terms
 
     branches, shape = (one._branches[0], other._branches[0]), one._tower.shape
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
         yield 'place', place
         yield 'attend', attend
         yield 'finish', lambda loop, _, mixed: loop._kernels.finish(
-            [mixed], [hidden.to(loop._tower.device)], loop._tower.layers[index], shape)
+            [mixed], [hidden.to(loop._tower.device, copy=True)], loop._tower.layers[index], shape)
 
     for index in range(shape.layers):
         given: tuple[Any, ...] = (hidden,)
@@ -88,48 +88,58 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
             for mine, theirs in zip(*results, strict=True):
                 worst[name] = max(worst[name], float((mine.float().cpu() - theirs.float().cpu()).abs().max()))
             given = results[0]
-        hidden = add(*given)
+        hidden = sum_terms(given)
     return worst
 
 
-def run_down(part: str) -> None:
-    """Measure the request with one product by cuBLASLt, which alone was 3 % faster at it (``products``)."""
+def run_products(part: str) -> None:
+    """Measure the request with the products that add to the residual by each of the two libraries."""
     import torch
 
-    from cosmos3_ros.generator.bench_variants import Variant
-    from cosmos3_ros.model import generation_tower, layer_math
+    from cosmos3_ros.generator import droid_joint
+    from cosmos3_ros.generator.bench import measure
+    from cosmos3_ros.generator.bench_variants import Variant, droid_observation, make_policy
+    from cosmos3_ros.generator.guidance import Guidance
+    from cosmos3_ros.generator.sampler import schedule
+    from cosmos3_ros.model import device_layers
 
-    @torch.library.custom_op('cosmos3_benchmarks::multiply_lt', mutates_args=())  # type: ignore[untyped-decorator]
-    def multiply_lt(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def by_lt(states: Any, factor: Any, weight: Any) -> None:
         torch.backends.cuda.preferred_blas_library('cublaslt')
-        product = torch.nn.functional.linear(states, weight)
+        usual(states, factor, weight)
         torch.backends.cuda.preferred_blas_library('default')
-        return product
 
-    @multiply_lt.register_fake  # type: ignore[untyped-decorator]
-    def _(states: Any, weight: Any) -> Any:
-        return states.new_empty((len(states), len(weight)))
+    def down_by_lt(states: Any, factor: Any, weight: Any) -> None:
+        (by_lt if factor.shape[1] > states.shape[1] else usual)(states, factor, weight)
 
-    def feed_forward(states: Any, up: Any, down: Any, shape: Any) -> Any:
-        return multiply_lt(layer_math.activate(layer_math.multiply(states, *up), shape), down[0])
+    def apart(states: Any, factor: Any, weight: Any) -> None:
+        states += torch.nn.functional.linear(factor, weight)
 
+    module: Any = device_layers
+    usual = module.add_product
     variant = Variant('compiled BF16', 'compiled', 'bfloat16')
-    tower: Any = generation_tower
-    kept = tower.feed_forward
-    for name, chosen in (
-            ('as it is', kept), ('down by cuBLASLt', feed_forward), ('as it is, again', kept)):
-        tower.feed_forward = chosen
-        torch.compiler.reset()
-        row = measure_alone(variant, 15)
-        emit(part, name, request_ms=round(row.request_ms, 2), deterministic=row.deterministic)
+    with torch.no_grad():
+        policy = make_policy('nano-random', DEVICE, variant, device_source(), None)
+        plan = schedule(droid_joint.STEPS, droid_joint.SHIFT)
+        for batched in (False, True, False):
+            policy.resample(plan, Guidance(droid_joint.GUIDANCE), batched=batched)
+            for name, chosen in (('as it is', usual), ('down by cuBLASLt', down_by_lt),
+                                 ('both by cuBLASLt', by_lt), ('the sum apart', apart)):
+                module.add_product = chosen
+                policy.backend._drop_loops()
+                row = measure(policy, variant, DEVICE, PROMPT_TOKENS, 6, anew=False)
+                emit(part, name, batched=batched, request_ms=round(row.request_ms, 2),
+                     stages_ms=row.stages_ms, deterministic=row.deterministic)
+                guarded(part, 'kernels', lambda: kernels(lambda: policy.generate(
+                    droid_observation(), f'prompt {PROMPT_TOKENS} tokens', seed=0), 8))
+        module.add_product = usual
 
 
 def main() -> int:
     """Ask the questions that were named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('questions', nargs='+', choices=('where', 'down'))
+    parser.add_argument('questions', nargs='+', choices=('where', 'products'))
     for question in parser.parse_args().questions:
-        {'where': run_where, 'down': run_down}[question](question)
+        {'where': run_where, 'products': run_products}[question](question)
     return 0
 
 

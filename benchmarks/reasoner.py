@@ -26,10 +26,11 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     report = run_bench(arguments.pop('checkpoint'), arguments.pop('device'), **arguments)
-    names = ('ttft_ms', 'vision_ms', 'prefill_ms', 'decode_ms', 'report_ms', 'peak_memory_gb')
-    logging.info('%-20s %s', '', ' '.join(f'{name:>14}' for name in names))
+    names = ('ttft_ms', 'back_to_back_ttft_ms', 'vision_ms', 'prefill_ms', 'decode_ms', 'report_ms',
+             'peak_memory_gb')
+    logging.info('%-20s %s', '', ' '.join(f'{name:>20}' for name in names))
     for row, values in report['rows'].items():
-        logging.info('%-20s %s', row, ' '.join(f'{values[name]:14.2f}' for name in names))
+        logging.info('%-20s %s', row, ' '.join(f'{values[name]:20.2f}' for name in names))
     sys.stdout.write(json.dumps(report) + '\n')
 
 

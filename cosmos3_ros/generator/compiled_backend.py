@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cosmos3_ros.model.generation_tower import GenerationTower
 from cosmos3_ros.model.host_trace import HostTrace
+from cosmos3_ros.model.layer_kernels import Kernels
 from cosmos3_ros.model.patches import to_patches
 from cosmos3_ros.model.reasoner_context import ContextCache, ReasonerContext
 from cosmos3_ros.model.understanding_tower import UnderstandingTower
@@ -22,7 +23,7 @@ from cosmos3_ros.model.weight_source import WeightSource
 from cosmos3_ros.resources import require
 
 from .action_layout import ActionLayout
-from .compiled_loop import CompiledLoop, Kernels
+from .compiled_loop import CompiledLoop
 from .denoise import Request
 from .droid_joint import LAYOUT
 from .graph_pool import GraphPool

@@ -2,19 +2,17 @@
 
 Samples live as patches in float32, so nothing is rearranged between steps. What a request brings is
 copied into fixed buffers; what an instruction brings (contexts, positions) is constant. On a CPU the
-same code runs without compilation and, from the second request on, as it was recorded, for any text.
+same code runs with plain formulas and, from the second request on, as it was recorded, for any text.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from cosmos3_ros.model.attention_order import cudnn_first
-from cosmos3_ros.model.generation_tower import GenerationTower, finish_layer, place_heads, project
+from cosmos3_ros.model.generation_tower import GenerationTower, sum_terms
 from cosmos3_ros.model.host_trace import HostTrace
-from cosmos3_ros.model.layer_math import add
+from cosmos3_ros.model.layer_kernels import Kernels
 from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.reasoner_context import ReasonerContext
 from cosmos3_ros.resources import require
@@ -30,26 +28,6 @@ from .text_branch import TextBranch
 
 torch = require('torch', 'model')
 functional = require('torch.nn.functional', 'model')
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kernels:
-    """A layer up to its first matrix, from there to its attention, and after it."""
-
-    project: Callable[..., Any]
-    place: Callable[..., Any]
-    finish: Callable[..., Any]
-
-    @classmethod
-    def of(cls, device: Any) -> 'Kernels':
-        """Return functions for a device: compiled on CUDA, plain elsewhere."""
-        if device.type != 'cuda':
-            return cls(project, place_heads, finish_layer)
-        from cosmos3_ros.model import head_kernel  # Triton comes with CUDA's torch only
-
-        # Shapes of one policy are few and fixed: one kernel each.
-        first, last = (torch.compile(f, dynamic=False) for f in (project, finish_layer))
-        return cls(first, head_kernel.place_heads, last)
 
 
 class CompiledLoop:
@@ -176,8 +154,8 @@ class CompiledLoop:
         with torch.cuda.device(device), torch.no_grad():
             handle, stream = pool.handle, pool.stream
             stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream), _compiler_limits():
-                work()  # compiles, and makes the libraries' plans
+            with torch.cuda.stream(stream):
+                work()  # compiles kernels, and makes the libraries' plans
             torch.cuda.current_stream(device).wait_stream(stream)
             torch.cuda.synchronize(device)
             graph = torch.cuda.CUDAGraph()
@@ -237,10 +215,11 @@ class CompiledLoop:
         hidden = torch.cat([*parts, rows[:clean], rows[clean:] + time])
         guided = self._guidance.active(timestep)
         branches = self._branches if guided else self._branches[:1]
-        if self._batched:
-            states = self._run_layers(hidden, branches, more)
-        else:
-            states = [self._run_layers(hidden, [b], more)[0] for b in branches]
+        groups = [branches] if self._batched else [[b] for b in branches]
+        # What the first layer's first matrix makes of this does not depend on the text.
+        starts = [self._kernels.project((hidden,), tower.layers[0], tower.shape)] * len(groups)
+        del hidden
+        states = [one for group in groups for one in self._run_layers(starts, group, more)]
         v_visions, v_actions = zip(*(self._read(s, more) for s in states), strict=True)
         if not guided:
             return v_visions[0], v_actions[0]
@@ -257,21 +236,33 @@ class CompiledLoop:
             return None, v_action
         return tower.read_vision(states[:pack.vision_tokens - pack.clean_tokens]) * self._mask, v_action
 
-    def _run_layers(self, hidden: Any, branches: list[TextBranch], more: bool) -> list[Any]:
+    def _run_layers(
+        self, starts: list[tuple[Any, Any]], branches: list[TextBranch], more: bool,
+    ) -> list[Any]:
+        """Return each branch's result.
+
+        :param starts: What the first layer's first matrix makes of its input, and that; one is taken out, so
+            that the last user's goes when it has been read.
+        """
         tower, shape, kernels = self._tower, self._tower.shape, self._kernels
+        joined, hidden = starts.pop()
         count, tokens = len(branches), len(hidden)
-        terms: tuple[Any, ...] = (hidden if count == 1 else hidden.repeat(count, 1),)
+        hidden = hidden.repeat(count, 1)  # a copy even of one: sums may be written over it
+        parts: Any = [joined] * count
+        terms: tuple[Any, ...] = ()
         last = shape.layers - 1
         # Of the last layer, only noisy tokens are asked for; in the last step, only action rows.
         wanted = tokens - self.pack.clean_tokens if more else self._noisy_rows
         with cudnn_first(tower.device):
             for i, layer in enumerate(tower.layers):
-                joined, hidden = kernels.project(list(terms), layer, shape)
+                if i:
+                    joined, hidden = kernels.project(terms, layer, shape)
+                    parts = joined.split(tokens)
                 terms = ()  # what is let go here is room for what comes next
                 queries = [
-                    kernels.place(joined[j * tokens:(j + 1) * tokens], b.table, layer, shape, b.text(i),
-                                  b.room(i)) for j, b in enumerate(branches)]
-                del joined
+                    kernels.place(part, b.table, layer, shape, b.text(i), b.room(i))
+                    for part, b in zip(parts, branches, strict=True)]
+                del joined, parts
                 keep = tokens if i < last else wanted
                 spans = [slice((j + 1) * tokens - keep, (j + 1) * tokens) for j in range(count)]
                 mixed = [b.attend(q[tokens - keep:]) for b, q in zip(branches, queries, strict=True)]
@@ -279,7 +270,7 @@ class CompiledLoop:
                 terms = kernels.finish(
                     mixed, [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
                 del mixed
-        return list(add(*terms).chunk(count))
+        return list(sum_terms(terms).chunk(count))
 
 
 def combine_velocities(start: Any, velocities: list[Any], plan: Schedule, step: int) -> Any:
@@ -288,10 +279,3 @@ def combine_velocities(start: Any, velocities: list[Any], plan: Schedule, step: 
     for velocity, weight in zip(velocities, plan.coefficients[step], strict=False):
         total = total + float(weight) * velocity
     return total
-
-
-def _compiler_limits() -> AbstractContextManager[None]:
-    # Each combination of branches and kept tokens is a shape of its own: at most 8 per function.
-    context: AbstractContextManager[None] = require('torch._dynamo', 'model').config.patch(
-        recompile_limit=32)
-    return context

@@ -120,9 +120,16 @@ def halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     It is what bilinear interpolation without antialiasing at exactly one half comes to, followed by
     the truncating cast of the client.
     """
-    rows = np.add(image[0::2], image[1::2], dtype=np.uint16)
-    total = rows[:, 0::2] + rows[:, 1::2]
-    return (total >> 2).astype(np.uint8)
+    rows = np.add(image[0::2], image[1::2], dtype=np.uint16).reshape(-1)
+    # Each number with that of the next pixel, in one go; of the sums every other pixel's are wanted. Twice
+    # the additions of only those, in a third of the time: they lie side by side.
+    total = np.zeros_like(rows)
+    np.add(rows[:-3], rows[3:], out=total[:-3])
+    total >>= 2
+    pixels = total.astype(np.uint8).view('V3')[::2]
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    mean: NDArray[np.uint8] = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, width, 3)
+    return mean
 
 
 def place_on_canvas(picture: NDArray[np.uint8], view: View) -> NDArray[np.float32]:

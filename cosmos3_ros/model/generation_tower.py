@@ -12,11 +12,12 @@ last of the whole: of 3093 tokens, 97 blocks of 128 rows for each of 8 heads ins
 which is six rounds of an H200's 132 processors instead of seven.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cosmos3_ros.resources import require
 
-from .layer_math import add, feed_forward, multiply, normalise, quantise_rows, rotate
+from .layer_math import feed_forward, multiply, normalise, quantise_rows, rotate
 from .tower_shape import TowerShape
 from .weight_source import WeightSource
 
@@ -188,13 +189,13 @@ def regroup_heads(matrix: Any, axis: int, shape: TowerShape) -> Any:
     return split.transpose(axis, axis + 1).flatten(axis, axis + 2)
 
 
-def project(terms: list[Any], layer: Layer, shape: TowerShape) -> tuple[Any, Any]:
+def project(terms: Sequence[Any], layer: Layer, shape: TowerShape) -> tuple[Any, Any]:
     """Return queries, keys and values side by side, before norm and rotation, and the layer's input.
 
-    :param terms: What the layer's input is the sum of: one or two of (branches * generated, hidden), branch
-        after branch.
+    :param terms: What the layer's input is the sum of, see :func:`finish_layer`: (branches * generated,
+        hidden), branch after branch.
     """
-    hidden = terms[0] if len(terms) == 1 else add(*terms)
+    hidden = sum_terms(terms)
     return multiply(normalise(hidden, layer.norm_in, shape), layer.qkv, layer.qkv_scale), hidden
 
 
@@ -218,19 +219,23 @@ def place_heads(
 
 def finish_layer(
     mixed: list[Any], hidden: list[Any], layer: Layer, shape: TowerShape,
-) -> tuple[Any, Any]:
-    """Return the layer's result as two terms: the residual and the feed-forward.
-
-    Their sum is left to whoever reads it next: it then costs no pass over memory of its own.
+) -> tuple[Any, ...]:
+    """Return what the layer's result is the sum of: one term, or two where that saves a pass over memory.
 
     :param mixed: Per branch the attention's result, (kept, heads * width).
-    :param hidden: Per branch the layer's input, (kept, hidden).
+    :param hidden: Per branch the layer's input, (kept, hidden); may be written over.
     """
-    states = add(_stack(hidden), multiply(_stack(mixed), layer.out, layer.out_scale))
-    return states, feed_forward(
+    states = stack(hidden) + multiply(stack(mixed), layer.out, layer.out_scale)
+    return (states + feed_forward(
         normalise(states, layer.norm_out, shape), (layer.up, layer.up_scale), (layer.down, layer.down_scale),
-        shape)
+        shape),)
 
 
-def _stack(parts: list[Any]) -> Any:
+def sum_terms(terms: Sequence[Any]) -> Any:
+    """Return the sum of one or two tensors."""
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
+def stack(parts: list[Any]) -> Any:
+    """Return matrices below one another; one alone is returned as it is."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -45,14 +45,6 @@ def rotary_table(shape: TowerShape, positions: Any, device: Any, dtype: Any) -> 
             sin.squeeze(0).unsqueeze(1).contiguous().to(device))
 
 
-def add(one: Any, other: Any) -> Any:
-    """Return the sum, rounded once.
-
-    Written in float32, or the compiler would make the product before it copy the residual first.
-    """
-    return (one.float() + other.float()).to(one.dtype)
-
-
 def multiply(states: Any, weight: Any, scale: Any) -> Any:
     """Return ``states @ weight.T``.
 
@@ -88,13 +80,7 @@ def feed_forward(states: Any, up: tuple[Any, Any], down: tuple[Any, Any], shape:
     :param up: Weight and scale of gate and up side by side, or of up alone.
     :param down: Weight and scale.
     """
-    joined = multiply(states, *up)
-    if down[1] is not None and shape.gated and joined.is_cuda:
-        from .float8_kernels import gate_and_quantise  # Triton comes with CUDA's torch only
-
-        quantised, row_scale = gate_and_quantise(joined)
-        return multiply_rows(quantised, row_scale, *down, states.dtype)
-    return multiply(activate(joined, shape), *down)
+    return multiply(activate(multiply(states, *up), shape), *down)
 
 
 def activate(joined: Any, shape: TowerShape) -> Any:

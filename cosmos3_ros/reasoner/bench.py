@@ -97,6 +97,7 @@ def run_bench(
         'ttft_ms': round(own.ttft_ms, 2), 'decode_ms': round(own.decode_ms, 3),
         'report_ms': round(own.report_ms, 1),
         'speedup_vs_transformers': round(reference.ttft_ms / own.ttft_ms, 2),
+        'speedup_back_to_back': round(reference.back_to_back_ttft_ms / own.back_to_back_ttft_ms, 2),
         'tokens_identical': all(both[0] == both[1] for both in compared.values()),
         'context_max_diff': difference, 'peak_memory_gb': round(own.peak_memory_gb, 2)}
 

@@ -27,12 +27,21 @@ NANO_VISION = {'intermediate_size': 4304, 'deepstack_visual_indexes': [8, 16, 24
 REPORT_TOKENS = 60
 """Tokens of a usual SceneReport."""
 
+PAUSE_S = 0.2
+"""Idle time before each timed clip on a GPU.
+
+A robot's perception asks every ``period_s`` (2 s by default), never back to back. Without pauses a GPU works
+at its power limit, more slowly, and the host that starts an eager model's kernels stays warm.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Medians in milliseconds, peak memory in GB (10^9 bytes; 0 on a CPU).
 
-    :param ttft_ms: From a prompt whose patches lie on the device to its first token on the device.
+    :param ttft_ms: From a prompt whose patches lie on the device to its first token on the device,
+        :data:`PAUSE_S` after the one before; all but ``decode_ms`` and the next likewise.
+    :param back_to_back_ttft_ms: The same without pauses.
     :param vision_ms: Its share in the vision tower; ``prefill_ms`` the language model's.
     :param decode_ms: Per further token.
     :param report_ms: A report of :data:`REPORT_TOKENS` tokens, each seen by the host (of transformers:
@@ -40,6 +49,7 @@ class Timing:
     """
 
     ttft_ms: float
+    back_to_back_ttft_ms: float
     vision_ms: float
     prefill_ms: float
     decode_ms: float
@@ -108,8 +118,13 @@ def reference_inputs(model: Any, prompt: VideoPrompt) -> dict[str, Any]:
         'video_grid_thw': prompt.video_grid_thw.to(device)}
 
 
-def median_ms(work: Callable[[], Any], repeats: int, device: Any, warm: int = 3) -> float:
-    """Return the median time of ``work``: with CUDA events on a GPU, by the clock elsewhere."""
+def median_ms(
+    work: Callable[[], Any], repeats: int, device: Any, warm: int = 3, pause_s: float = 0.0,
+) -> float:
+    """Return the median time of ``work``: with CUDA events on a GPU, by the clock elsewhere.
+
+    :param pause_s: On a GPU: idle time before each.
+    """
     torch = require('torch', 'model')
     for _ in range(warm):
         work()
@@ -118,6 +133,7 @@ def median_ms(work: Callable[[], Any], repeats: int, device: Any, warm: int = 3)
         if device.type == 'cuda':
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
+            time.sleep(pause_s)
             begin.record()
             work()
             end.record()
@@ -143,13 +159,16 @@ def time_reference(model: Any, prompt: VideoPrompt, repeats: int, tokens: int = 
             **inputs, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
 
     features = {'pixel_values': inputs['pixel_values_videos'], 'image_grid_thw': inputs['video_grid_thw']}
-    vision = median_ms(lambda: model.model.get_image_features(**features), repeats, device)
-    forward = median_ms(lambda: model(**inputs, use_cache=True, logits_to_keep=1), repeats, device)
-    ttft = median_ms(lambda: generate(1), repeats, device)
+    vision = median_ms(
+        lambda: model.model.get_image_features(**features), repeats, device, pause_s=PAUSE_S)
+    forward = median_ms(
+        lambda: model(**inputs, use_cache=True, logits_to_keep=1), repeats, device, pause_s=PAUSE_S)
+    ttft = median_ms(lambda: generate(1), repeats, device, pause_s=PAUSE_S)
+    busy = median_ms(lambda: generate(1), repeats, device)
     more = median_ms(lambda: generate(1 + tokens), max(3, repeats // tokens), device, warm=1)
-    decode = (more - ttft) / tokens
+    decode = (more - busy) / tokens
     report = ttft + (REPORT_TOKENS - 1) * decode
-    return Timing(ttft, vision, forward - vision, decode, report, peak_gb(device))
+    return Timing(ttft, busy, vision, forward - vision, decode, report, peak_gb(device))
 
 
 def time_compiled(decoder: StaticDecoder, given: DecoderInput, repeats: int, device: Any) -> Timing:
@@ -157,16 +176,19 @@ def time_compiled(decoder: StaticDecoder, given: DecoderInput, repeats: int, dev
     reset_peak(device)
     cache = decoder.begin(given, REPORT_TOKENS)
     vision = decoder.see(given)
-    ttft = median_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device)
-    see = median_ms(lambda: decoder.see(given), repeats, device)
-    read = median_ms(lambda: decoder.read(given, vision, cache, REPORT_TOKENS), repeats, device)
-    report = median_ms(lambda: list(decoder.write(given, REPORT_TOKENS)), repeats, device, warm=1)
+    ttft = median_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device, pause_s=PAUSE_S)
+    busy = median_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device)
+    see = median_ms(lambda: decoder.see(given), repeats, device, pause_s=PAUSE_S)
+    read = median_ms(
+        lambda: decoder.read(given, vision, cache, REPORT_TOKENS), repeats, device, pause_s=PAUSE_S)
+    report = median_ms(
+        lambda: list(decoder.write(given, REPORT_TOKENS)), repeats, device, warm=1, pause_s=PAUSE_S)
     if device.type == 'cuda':
         decoder.read(given, vision, cache, REPORT_TOKENS)
         decode = median_ms(decoder.record_step(cache).replay, min(repeats, REPORT_TOKENS - 5), device)
     else:
         decode = (report - ttft) / (REPORT_TOKENS - 1)
-    return Timing(ttft, see, read, decode, report, peak_gb(device))
+    return Timing(ttft, busy, see, read, decode, report, peak_gb(device))
 
 
 def compiled_decoders(

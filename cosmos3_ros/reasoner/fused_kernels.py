@@ -1,4 +1,4 @@
-"""Triton kernels of the prompt: what stands between the matrix products, one pass over memory each.
+"""Triton kernels of the prompt and the vision tower, beside those of :mod:`..model.row_kernels`.
 
 All arithmetic is in float32; inputs and outputs have the
 model's precision. ``triton`` can also run them without a GPU (TRITON_INTERPRET=1), for tests.
@@ -11,25 +11,6 @@ from ..resources import require
 
 triton = require('triton', 'model')
 tl = require('triton.language', 'model')
-
-
-@triton.jit
-def add_norm_kernel(
-    x, delta, weight, total, normed, width, eps, HAS_DELTA: tl.constexpr, BLOCK: tl.constexpr,
-):
-    """Total = x + delta; normed = total / rms(total) * weight. One row per program."""
-    row = tl.program_id(0).to(tl.int64) * width
-    column = tl.arange(0, BLOCK)
-    inside = column < width
-    value = tl.load(x + row + column, mask=inside, other=0.0).to(tl.float32)
-    if HAS_DELTA:
-        value += tl.load(delta + row + column, mask=inside, other=0.0).to(tl.float32)
-        rounded = value.to(total.dtype.element_ty)
-        tl.store(total + row + column, rounded, mask=inside)
-        value = rounded.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(value * value, axis=0) / width + eps)
-    factor = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(normed + row + column, (value * scale * factor).to(normed.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -92,31 +73,6 @@ def project_kernel(
         else:
             place = (token * HEADS + head[:, None]) * WIDTH + column[None, :]
             tl.store(queries + place, turned.to(queries.dtype.element_ty))
-
-
-@triton.jit
-def gate_kernel(joined, out, width, BLOCK: tl.constexpr):
-    """Out = silu(gate) * up of one token's (gate, up)."""
-    token = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < width
-    gate = tl.load(joined + token * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(joined + token * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
-    value = gate * tl.sigmoid(gate) * up
-    tl.store(out + token * width + column, value.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def quantise_kernel(x, out, scale, width, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
-    """Float8 rows and their scales: the row's largest magnitude becomes LARGEST."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    inside = column < width
-    value = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
-    factor = tl.maximum(tl.max(tl.abs(value), axis=0), 1e-12) / LARGEST
-    value = tl.minimum(tl.maximum(value / factor, -LARGEST), LARGEST)
-    tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=inside)
-    tl.store(scale + row, factor)
 
 
 @triton.jit

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.attention_order import cudnn_first
-from ..model.layer_math import FP8_MAX
 from ..resources import require
 from .language_weights import LanguageWeights, Layer, Matrix
 from .plain_math import PlainMath, Turn
@@ -53,8 +52,10 @@ class FusedMath(PlainMath):
     def __init__(self, weights: LanguageWeights) -> None:
         super().__init__(weights)
         require('triton', 'model')
+        from ..model import row_kernels
         from . import fused_kernels, token_kernels
 
+        self._row_kernels: Any = row_kernels
         self._prompt_kernels: Any = fused_kernels
         self._token_kernels: Any = token_kernels
         shape = weights
@@ -62,23 +63,13 @@ class FusedMath(PlainMath):
 
     def quantise(self, x: Any) -> tuple[Any, Any]:
         """As in :class:`PlainMath`."""
-        torch = self._torch
-        x = x.contiguous()
-        values = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-        scale = torch.empty((len(x), 1), dtype=torch.float32, device=x.device)
-        self._prompt_kernels.quantise_kernel[(len(x),)](
-            x, values, scale, x.shape[1], LARGEST=FP8_MAX, BLOCK=_power(x.shape[1]), num_warps=8)
-        return values, scale
+        quantised: tuple[Any, Any] = self._row_kernels.quantise([x.contiguous()])
+        return quantised
 
     def add_norm(self, x: Any, delta: Any, weight: Any) -> tuple[Any, Any]:
         """As in :class:`PlainMath`."""
-        torch = self._torch
-        total = x if delta is None else torch.empty_like(x)
-        normed = torch.empty_like(x)
-        self._prompt_kernels.add_norm_kernel[(len(x),)](
-            x, x if delta is None else delta, weight, total, normed, x.shape[1], self._weights.eps,
-            HAS_DELTA=delta is not None, BLOCK=_power(x.shape[1]), num_warps=8)
-        return total, normed
+        added: tuple[Any, Any] = self._row_kernels.add_norm(x, delta, weight, self._weights.eps)
+        return added
 
     def project(self, joined: Any, layer: Layer, cos: Any, sin: Any, keys: Any, values: Any) -> Any:
         """As in :class:`PlainMath`."""
@@ -98,11 +89,7 @@ class FusedMath(PlainMath):
 
     def gate(self, joined: Any) -> Any:
         """As in :class:`PlainMath`."""
-        width = joined.shape[1] // 2
-        out = self._torch.empty((len(joined), width), dtype=joined.dtype, device=joined.device)
-        block = min(1024, _power(width))
-        self._prompt_kernels.gate_kernel[(len(joined), -(-width // block))](joined, out, width, BLOCK=block)
-        return out
+        return self._row_kernels.activate(joined)
 
     def step(self, x: Any, layer: Layer, keys: Any, values: Any, turn: Turn) -> Any:
         """As in :class:`PlainMath`; positions are always read on the device."""

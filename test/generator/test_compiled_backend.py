@@ -9,7 +9,7 @@ import torch
 
 from cosmos3_ros.contracts import ContractError
 from cosmos3_ros.generator.compiled_backend import CompiledBackend
-from cosmos3_ros.generator.compiled_loop import CompiledLoop, Kernels
+from cosmos3_ros.generator.compiled_loop import CompiledLoop
 from cosmos3_ros.generator.denoise import Request
 from cosmos3_ros.generator.diffusers_backend import DiffusersBackend, DiffusersBranch
 from cosmos3_ros.generator.guidance import Guidance
@@ -17,6 +17,7 @@ from cosmos3_ros.generator.policy import PolicyError
 from cosmos3_ros.generator.prefix import Prefix, pull_per_step
 from cosmos3_ros.generator.sampler import schedule
 from cosmos3_ros.model.generation_tower import GenerationTower
+from cosmos3_ros.model.layer_kernels import Kernels
 from cosmos3_ros.model.layer_math import multiply, quantise_rows
 from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.random_weights import random_state

@@ -3,6 +3,7 @@
 import json
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +137,23 @@ def test_another_quantisation_is_refused(checkpoint, tmp_path):
         'quantization_config': {'quant_method': 'bitsandbytes'}}))
     with pytest.raises(CheckpointError, match="quantised by 'bitsandbytes', modelopt is known"):
         open_weights(Checkpoint.open(copy, parts=('generator',)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='this needs an NVIDIA GPU')
+def test_chunks_on_a_gpu_are_near_those_of_the_cpu(checkpoint):
+    from cosmos3_ros.generator.compiled_backend import CompiledBackend
+    from cosmos3_ros.generator.denoise import Request
+    from cosmos3_ros.generator.guidance import Guidance
+    from cosmos3_ros.generator.sampler import schedule
+
+    torch.manual_seed(0)
+    asked = Request(torch.randn(1, 48, 1, 3, 4), torch.randn(8).numpy(), 9, 64, 3)
+    answers = {}
+    for device, dtype, float8 in (
+            ('cpu', torch.float32, False), ('cuda', torch.bfloat16, False), ('cuda', torch.bfloat16, True)):
+        backend = CompiledBackend(
+            open_weights(checkpoint), device, dtype, 'w', schedule(4, 5.0), Guidance(3.0), float8=float8)
+        answers[device, float8] = backend.denoise((1, 2, 3), (3, 1), asked)
+    exact = answers['cpu', False]
+    for key, bound in ((('cuda', False), 0.05), (('cuda', True), 0.2)):
+        assert 0.0 < np.abs(answers[key] - exact).mean() < bound * np.abs(exact).mean()

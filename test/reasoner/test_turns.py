@@ -107,6 +107,26 @@ def test_a_long_answer_and_reports_take_turns_and_do_not_mix(micro_checkpoint, n
     backend.close()
 
 
+@pytest.mark.parametrize('rate', [0.0, 0.4])
+def test_a_long_answer_and_reports_do_not_mix_on_a_gpu(micro_checkpoint, rate):
+    torch = pytest.importorskip('torch', reason='the extra model is not installed')
+    if not torch.cuda.is_available():
+        pytest.skip('this needs an NVIDIA GPU')
+    backend = create_backend(
+        'compiled', checkpoint=micro_checkpoint, device='cuda', video_pruning_rate=rate)
+    scene = PromptBook.load().ask('scene_report', 24, instruction='lift the cube', cameras='wrist')
+    free = Question('free', '', 'What is this?', 'text', 120)
+    alone = {kind: backend.answer(CLIPS, kind).text for kind in (scene, free)}
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.extend(backend.answer(CLIPS, free).text for _ in range(5)))
+    asking.start()
+    reports = [backend.answer(CLIPS, scene).text for _ in range(20)]
+    asking.join(40)
+    assert answers == [alone[free]] * 5 and reports == [alone[scene]] * 20
+    backend.close()
+
+
 @pytest.mark.parametrize('name', LOCAL)
 def test_an_answer_ends_at_its_deadline_with_what_is_written(micro_checkpoint, name):
     backend = create_backend(name, checkpoint=micro_checkpoint)

@@ -1,0 +1,165 @@
+"""CUDA kernels for what stands between a layer's matrix products: one program per row, one pass over memory.
+
+Written by hand rather than compiled from their formulas: a compiler chooses by timing how a row is summed,
+and chunks would differ between two devices, or between two days. Here the order is fixed, a row stays in
+registers, and nothing is compiled for a new shape. Arithmetic is in float32. ``triton`` can also run them
+without a GPU (TRITON_INTERPRET=1), for tests.
+"""
+
+from typing import Any
+
+from cosmos3_ros.resources import require
+
+from .layer_math import FP8_MAX, SMALLEST_AMAX
+
+# Triton reads annotations as types of its own, so most parameters carry none.
+# mypy: disable-error-code="untyped-decorator, no-untyped-def, name-defined"
+
+torch = require('torch', 'model')
+triton = require('triton', 'model')
+tl = require('triton.language', 'model')
+
+ACTIVATION_BLOCK = 1024
+"""Columns of one program where an activation's row is not needed whole."""
+
+
+@triton.jit
+def _to_float8(value, largest, smallest):
+    """Return one row scaled so that its largest magnitude becomes ``largest``, and the scale."""
+    scale = tl.maximum(tl.max(tl.abs(value), axis=0), smallest) / largest
+    return tl.minimum(tl.maximum(value / scale, -largest), largest), scale
+
+
+@triton.jit
+def _norm_rows(
+    x, delta, weight, total, normed, scales, width, eps, largest, smallest, HAS_DELTA: tl.constexpr,
+    QUANTISE: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """Total = x + delta; normed = total / rms(total) * weight, with QUANTISE as float8."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    place = row * width + column
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    if HAS_DELTA:
+        value += tl.load(delta + place, mask=inside, other=0.0).to(tl.float32)
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + place, rounded, mask=inside)
+        value = rounded.to(tl.float32)
+    value *= tl.rsqrt(tl.sum(value * value, axis=0) / width + eps)
+    value *= tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    if QUANTISE:
+        value, scale = _to_float8(value, largest, smallest)
+        tl.store(scales + row, scale)
+    tl.store(normed + place, value.to(normed.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _quantise_rows(x, out, scales, width, largest, smallest, BLOCK: tl.constexpr):
+    """Float8 rows and their scales: the row's largest magnitude becomes ``largest``."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    value = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    value, scale = _to_float8(value, largest, smallest)
+    tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=inside)
+    tl.store(scales + row, scale)
+
+
+@triton.jit
+def _activate_rows(
+    joined, out, scales, width, largest, smallest, GATED: tl.constexpr, QUANTISE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """BLOCK columns of silu(gate) * up, or of relu(up) squared; with QUANTISE the whole row, as float8."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    start = row * (2 * width if GATED else width)
+    value = tl.load(joined + start + column, mask=inside, other=0.0).to(tl.float32)
+    if GATED:
+        up = tl.load(joined + start + width + column, mask=inside, other=0.0).to(tl.float32)
+        value = value / (1.0 + tl.exp(-value)) * up
+    else:
+        value = tl.maximum(value, 0.0)
+        value *= value
+    if QUANTISE:
+        value, scale = _to_float8(value, largest, smallest)
+        tl.store(scales + row, scale)
+    tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=inside)
+
+
+def add_norm(x: Any, delta: Any, weight: Any, eps: float) -> tuple[Any, Any]:
+    """Return ``x + delta`` and its norm times ``weight``, both (rows, width) as ``x``.
+
+    :param x: (rows, width), contiguous.
+    :param delta: Likewise, or None: the sum is then ``x`` itself.
+    """
+    total = x if delta is None else torch.empty_like(x)
+    normed = torch.empty_like(x)
+    _launch_norm(x, delta, weight, eps, total, normed, None)
+    return total, normed
+
+
+def add_norm_quantise(x: Any, delta: Any, weight: Any, eps: float) -> tuple[Any, Any, Any]:
+    """As :func:`add_norm`, the norm as float8 (rows, width) and float32 scales (rows, 1)."""
+    total = x if delta is None else torch.empty_like(x)
+    normed, scales = _float8_room(len(x), x.shape[1], x.device)
+    _launch_norm(x, delta, weight, eps, total, normed, scales)
+    return total, normed, scales
+
+
+def _launch_norm(x: Any, delta: Any, weight: Any, eps: float, total: Any, normed: Any, scales: Any) -> None:
+    _norm_rows[(len(x),)](
+        x, x if delta is None else delta, weight, total, normed, x if scales is None else scales, x.shape[1],
+        eps, FP8_MAX, SMALLEST_AMAX, HAS_DELTA=delta is not None, QUANTISE=scales is not None,
+        BLOCK=_power(x.shape[1]), num_warps=8)
+
+
+def quantise(parts: list[Any]) -> tuple[Any, Any]:
+    """Return float8 (rows, width) and float32 scales (rows, 1) of matrices below one another.
+
+    :param parts: Each (rows, width), contiguous.
+    """
+    width, first = parts[0].shape[1], 0
+    out, scales = _float8_room(sum(map(len, parts)), width, parts[0].device)
+    for part in parts:
+        rows = slice(first, first + len(part))
+        _quantise_rows[(len(part),)](
+            part, out[rows], scales[rows], width, FP8_MAX, SMALLEST_AMAX, BLOCK=_power(width), num_warps=8)
+        first += len(part)
+    return out, scales
+
+
+def activate(joined: Any, *, gated: bool = True) -> Any:
+    """Return ``silu(gate) * up``, or without a gate ``relu(up) ** 2``, (rows, width).
+
+    :param joined: (rows, 2 * width), gate and up side by side, or (rows, width); contiguous.
+    """
+    rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
+    out = torch.empty((rows, width), dtype=joined.dtype, device=joined.device)
+    block = min(ACTIVATION_BLOCK, _power(width))
+    _activate_rows[(rows, -(-width // block))](
+        joined, out, joined, width, FP8_MAX, SMALLEST_AMAX, GATED=gated, QUANTISE=False, BLOCK=block,
+        num_warps=4)
+    return out
+
+
+def activate_quantise(joined: Any, *, gated: bool = True) -> tuple[Any, Any]:
+    """As :func:`activate`, as float8 (rows, width) and float32 scales (rows, 1)."""
+    rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
+    out, scales = _float8_room(rows, width, joined.device)
+    _activate_rows[(rows, 1)](
+        joined, out, scales, width, FP8_MAX, SMALLEST_AMAX, GATED=gated, QUANTISE=True, BLOCK=_power(width),
+        num_warps=16)
+    return out, scales
+
+
+def _float8_room(rows: int, width: int, device: Any) -> tuple[Any, Any]:
+    return (torch.empty((rows, width), dtype=torch.float8_e4m3fn, device=device),
+            torch.empty((rows, 1), dtype=torch.float32, device=device))
+
+
+def _power(number: int) -> int:
+    """Return the power of two that is not below ``number``."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,128 @@
+"""The kernels give what the formulas give: on a GPU if there is one, else in Triton's interpreter."""
+
+import os
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='the extra model is not installed')
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ['TRITON_INTERPRET'] = '1'  # read when a kernel is declared
+pytest.importorskip('triton', reason='triton comes with torch for CUDA and is not needed elsewhere')
+
+from cosmos3_ros.model import device_layers, generation_tower, row_kernels  # noqa: E402
+from cosmos3_ros.model.layer_math import activate, normalise, quantise_rows  # noqa: E402
+from cosmos3_ros.model.tower_shape import TowerShape  # noqa: E402
+
+DEVICE = 'cuda' if GPU else 'cpu'
+
+
+def draw(*size, scale=1.0):
+    return scale * torch.randn(size, device=DEVICE)
+
+
+def shape_of(kind):
+    return TowerShape.of({'action_gen': True, 'action_dim': 64, 'hidden_act': kind})
+
+
+def near(ours, theirs):
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    assert torch.allclose(ours.float(), theirs.float(), atol=1e-5, rtol=1e-5)
+
+
+def near_float8(ours, theirs):
+    """Another last bit before rounding may give the neighbouring float8, rarely.
+
+    Triton's interpreter (3.6) loses the carry where rounding reaches the next power of two: there, scales
+    are compared alone.
+    """
+    (values, scales), (want, want_scales) = ours, theirs
+    near(scales, want_scales)
+    assert values.dtype == want.dtype == torch.float8_e4m3fn and values.shape == want.shape
+    one, other = values.float(), want.float()
+    assert not GPU or (one != other).float().mean() < 2e-3
+    assert not GPU or ((one - other).abs() <= other.abs() / 7 + 2.0 ** -9).all()
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize('rows, width', [(1, 16), (33, 96), (5, 4096)])
+@pytest.mark.parametrize('summed', [True, False])
+def test_sum_and_norm(rows, width, summed):
+    x, delta, weight = draw(rows, width), draw(rows, width) if summed else None, draw(width)
+    x[0] = 0.0
+    total = x + delta if summed else x
+    normed = normalise(total, weight, shape_of('silu'))
+    eps = shape_of('silu').eps
+    for ours, theirs in zip(row_kernels.add_norm(x, delta, weight, eps), (total, normed), strict=True):
+        near(ours, theirs)
+    kept, *rows8 = row_kernels.add_norm_quantise(x, delta, weight, eps)
+    near(kept, total)
+    near_float8(rows8, quantise_rows(normed))
+
+
+def test_matrices_below_one_another_are_quantised_as_one():
+    parts = [draw(7, 48), draw(1, 48, scale=30.0), draw(4, 48, scale=1e-3)]
+    parts[0][3] = 0.0
+    values, scales = row_kernels.quantise(parts)
+    near_float8((values, scales), quantise_rows(torch.cat(parts)))
+    assert not values[3].float().any()
+    again, _ = row_kernels.quantise(parts)
+    assert torch.equal(again.view(torch.uint8), values.view(torch.uint8))
+
+
+@pytest.mark.parametrize('rows, width', [(1, 16), (3, 1500), (2, 12288), (9, 25600)])
+@pytest.mark.parametrize('kind', ['silu', 'relu2'])
+def test_activation(rows, width, kind):
+    shape = shape_of(kind)
+    joined = draw(rows, (2 if shape.gated else 1) * width)
+    joined[0] = 0.0
+    want = activate(joined, shape)
+    near(row_kernels.activate(joined, gated=shape.gated), want)
+    near_float8(row_kernels.activate_quantise(joined, gated=shape.gated), quantise_rows(want))
+
+
+@pytest.mark.parametrize('kind', ['silu', 'relu2'])
+@pytest.mark.parametrize('branches', [1, 2])
+def test_a_layer_is_that_of_the_formulas(kind, branches):
+    shape, width, inner, tokens = shape_of(kind), 32, 48, 5
+    norms = [draw(width) for _ in range(4)]
+    matrices = [draw(*size, scale=0.2) for size in (
+        (3 * width, width), (width, width), ((2 if shape.gated else 1) * inner, width), (width, inner))]
+    layer = generation_tower.Layer(*norms, *(part for m in matrices for part in (m, None)))
+    terms = [draw(branches * tokens, width) for _ in range(2)]
+    for given in (terms, terms[:1]):
+        for ours, theirs in zip(device_layers.project(given, layer, shape),
+                                generation_tower.project(given, layer, shape), strict=True):
+            near(ours, theirs)
+    mixed, hidden = ([draw(tokens, width) for _ in range(branches)] for _ in range(2))
+    (want,) = generation_tower.finish_layer(mixed, hidden, layer, shape)
+    (got,) = device_layers.finish_layer(mixed, hidden, layer, shape)
+    near(got, want)
+    if branches == 1:
+        assert got.data_ptr() == hidden[0].data_ptr()  # no room of its own
+
+
+@pytest.mark.skipif(not GPU, reason='a product of float8 rows with a scale each needs an NVIDIA GPU')
+def test_a_float8_layer_is_that_of_the_formulas():
+    # The formulas round to bfloat16 before they quantise, the kernels do not: some numbers become a
+    # neighbouring float8. That is less than quantising itself costs (a float8 is up to 1/16 off).
+    bound = 0.025
+    shape, width, inner, tokens = shape_of('silu'), 256, 512, 64
+    norms = [1.0 + 0.1 * draw(width) for _ in range(4)]
+    quantised = []
+    for size in ((3 * width, width), (width, width), (2 * inner, width), (width, inner)):
+        values, scales = quantise_rows(draw(*size, scale=0.06))
+        quantised += [values, scales.t().contiguous()]
+    layer = generation_tower.Layer(*[n.bfloat16() for n in norms], *quantised)
+    terms = [draw(2 * tokens, width).bfloat16() for _ in range(2)]
+    ours, theirs = device_layers.project(terms, layer, shape), generation_tower.project(terms, layer, shape)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.float() - other.float()).norm() < bound * other.float().norm()
+    mixed, hidden = ([draw(tokens, width).bfloat16() for _ in range(2)] for _ in range(2))
+    got, want = (generation_tower.sum_terms(finish(mixed, [h.clone() for h in hidden], layer, shape))
+                 for finish in (device_layers.finish_layer, generation_tower.finish_layer))
+    assert (got.float() - want.float()).norm() < bound * want.float().norm()
