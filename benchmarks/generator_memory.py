@@ -1,8 +1,8 @@
 """What a policy process holds on its device, counted at the shape of Cosmos3-Nano without any weights.
 
 Tensors live on the meta device: sizes are exact, nothing is computed. The loop's intermediates are those
-of the uncompiled code, so the peak is an upper bound of what compiled kernels need; workspaces of libraries
-are not in it.
+of the plain formulas, more than a GPU's layers need (``model/device_layers.py``); workspaces of libraries are
+not in it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from cosmos3_ros.generator.droid_joint import LAYOUT
 from cosmos3_ros.generator.guidance import Guidance
 from cosmos3_ros.generator.sampler import schedule
 from cosmos3_ros.model.generation_tower import GenerationTower
-from cosmos3_ros.model.layer_kernels import Kernels
+from cosmos3_ros.model.layer_functions import LayerFunctions
 from cosmos3_ros.model.nano_weights import NANO_CONFIG, NANO_VAE
 from cosmos3_ros.model.observation_encoder import ObservationEncoder
 from cosmos3_ros.model.reasoner_context import ReasonerContext
@@ -99,7 +99,8 @@ def count(dtype: str, tokens: int, *, batched: bool) -> tuple[dict[str, float], 
 
     context = [ReasonerContext(zeros(n), zeros(n), 'x') for n in (tokens, 10)]
     loop = CompiledLoop(
-        tower, Kernels.of(META), context, (9, 33, 40), schedule(4, 5.0), Guidance(3.0), batched=batched)
+        tower, LayerFunctions.of(META), context, (9, 33, 40), schedule(4, 5.0), Guidance(3.0),
+        batched=batched)
     held = size_of(
         t for branch in loop._branches for t in vars(branch).values() if isinstance(t, torch.Tensor))
     buffers = size_of(t for t in vars(loop).values() if isinstance(t, torch.Tensor))

@@ -4,7 +4,7 @@ Run ``python -m benchmarks.generator_questions where products`` in the repositor
 as ``gpu_goals`` does (also to ``$OUT/gpu_goals.jsonl``):
 
 - ``where``, with two devices: which step of a layer comes out differently on the second when both are given
-  the same. On two H200s the chunk in float8 was not that of one device, and once not in bfloat16 either;
+  the same. Nothing does since the package has its own kernels (two H200s); with Inductor's, chunks differed;
 - ``products``: which library is faster at the products that add to the residual, and whether that is faster
   than a sum of its own, for both branches of guidance one after the other and together.
 """
@@ -61,7 +61,7 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
     def steps(index: int) -> Any:
         """Yield each step's name and function of (loop, branch, what the step before returned)."""
         def place(loop: Any, branch: Any, joined: Any, _: Any) -> tuple[Any, ...]:
-            queries = loop._kernels.place(
+            queries = loop._functions.place(
                 joined, branch.table, loop._tower.layers[index], shape, branch.text(index),
                 branch.room(index))
             return queries, branch.keys, branch.values
@@ -71,10 +71,10 @@ def compare_layers(one: Any, other: Any) -> dict[str, float]:
             branch.values.copy_(values)
             return (branch.attend(queries),)
 
-        yield 'project', lambda loop, _, h: loop._kernels.project([h], loop._tower.layers[index], shape)
+        yield 'project', lambda loop, _, h: loop._functions.project([h], loop._tower.layers[index], shape)
         yield 'place', place
         yield 'attend', attend
-        yield 'finish', lambda loop, _, mixed: loop._kernels.finish(
+        yield 'finish', lambda loop, _, mixed: loop._functions.finish(
             [mixed], [hidden.to(loop._tower.device, copy=True)], loop._tower.layers[index], shape)
 
     for index in range(shape.layers):

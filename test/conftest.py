@@ -24,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault('ROS_DISTRO', 'kilted')
     os.environ.update(child_environment(os.environ, choose_domain({})))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    if not Path('/dev/nvidiactl').exists():
+        # Triton's kernels are interpreted. It reads this when it is imported, and torch may do so first.
+        os.environ['TRITON_INTERPRET'] = '1'
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The fast path: the reasoner context once per instruction, then the generation tower alone.
 
-Resident are the generation tower, one domain's heads and the contexts. On CUDA the layers are compiled
-and the denoising loop is one graph per instruction; on a CPU the same code runs as it stands.
+Resident are the generation tower, one domain's heads and the contexts. On CUDA a layer has kernels of its
+own and the denoising loop is one graph per instruction; on a CPU plain formulas run.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cosmos3_ros.model.generation_tower import GenerationTower
 from cosmos3_ros.model.host_trace import HostTrace
-from cosmos3_ros.model.layer_kernels import Kernels
+from cosmos3_ros.model.layer_functions import LayerFunctions
 from cosmos3_ros.model.patches import to_patches
 from cosmos3_ros.model.reasoner_context import ContextCache, ReasonerContext
 from cosmos3_ros.model.understanding_tower import UnderstandingTower
@@ -71,7 +71,7 @@ class CompiledBackend:
         self._loops: OrderedDict[tuple[str, ...], CompiledLoop] = OrderedDict()
         self._traces: dict[str, HostTrace] = {}
         self._noises: OrderedDict[tuple[int, ...], tuple[Any, Any]] = OrderedDict()
-        self._kernels = Kernels.of(self._tower.device)
+        self._functions = LayerFunctions.of(self._tower.device)
         self._pool = pool or GraphPool(str(device))
         self.context_s = 0.0
 
@@ -151,7 +151,7 @@ class CompiledBackend:
         if key not in self._loops:
             alike = str((len(contexts), latent_shape, request.layout))
             loop = CompiledLoop(
-                self._tower, self._kernels, contexts, latent_shape, self._plan, self._guidance,
+                self._tower, self._functions, contexts, latent_shape, self._plan, self._guidance,
                 batched=self._batched, layout=request.layout, trace=self._traces.get(alike))
             if loop.trace is not None:  # it holds the first loop of its kind
                 self._traces[alike] = loop.trace

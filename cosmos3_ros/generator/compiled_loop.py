@@ -12,7 +12,7 @@ from typing import Any
 from cosmos3_ros.model.attention_order import cudnn_first
 from cosmos3_ros.model.generation_tower import GenerationTower, sum_terms
 from cosmos3_ros.model.host_trace import HostTrace
-from cosmos3_ros.model.layer_kernels import Kernels
+from cosmos3_ros.model.layer_functions import LayerFunctions
 from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.reasoner_context import ReasonerContext
 from cosmos3_ros.resources import require
@@ -41,11 +41,11 @@ class CompiledLoop:
     """
 
     def __init__(
-        self, tower: GenerationTower, kernels: Kernels, contexts: list[ReasonerContext],
+        self, tower: GenerationTower, functions: LayerFunctions, contexts: list[ReasonerContext],
         latent_shape: tuple[int, int, int], plan: Schedule, guidance: Guidance, *, batched: bool,
         layout: ActionLayout = LAYOUT, trace: HostTrace | None = None,
     ) -> None:
-        self._tower, self._kernels, self._plan, self._guidance = tower, kernels, plan, guidance
+        self._tower, self._functions, self._plan, self._guidance = tower, functions, plan, guidance
         self._batched = batched
         shape, device = tower.shape, tower.device
         packs = [
@@ -217,7 +217,7 @@ class CompiledLoop:
         branches = self._branches if guided else self._branches[:1]
         groups = [branches] if self._batched else [[b] for b in branches]
         # What the first layer's first matrix makes of this does not depend on the text.
-        starts = [self._kernels.project((hidden,), tower.layers[0], tower.shape)] * len(groups)
+        starts = [self._functions.project((hidden,), tower.layers[0], tower.shape)] * len(groups)
         del hidden
         states = [one for group in groups for one in self._run_layers(starts, group, more)]
         v_visions, v_actions = zip(*(self._read(s, more) for s in states), strict=True)
@@ -244,7 +244,7 @@ class CompiledLoop:
         :param starts: What the first layer's first matrix makes of its input, and that; one is taken out, so
             that the last user's goes when it has been read.
         """
-        tower, shape, kernels = self._tower, self._tower.shape, self._kernels
+        tower, shape, functions = self._tower, self._tower.shape, self._functions
         joined, hidden = starts.pop()
         count, tokens = len(branches), len(hidden)
         hidden = hidden.repeat(count, 1)  # a copy even of one: sums may be written over it
@@ -256,18 +256,18 @@ class CompiledLoop:
         with cudnn_first(tower.device):
             for i, layer in enumerate(tower.layers):
                 if i:
-                    joined, hidden = kernels.project(terms, layer, shape)
+                    joined, hidden = functions.project(terms, layer, shape)
                     parts = joined.split(tokens)
                 terms = ()  # what is let go here is room for what comes next
                 queries = [
-                    kernels.place(part, b.table, layer, shape, b.text(i), b.room(i))
+                    functions.place(part, b.table, layer, shape, b.text(i), b.room(i))
                     for part, b in zip(parts, branches, strict=True)]
                 del joined, parts
                 keep = tokens if i < last else wanted
                 spans = [slice((j + 1) * tokens - keep, (j + 1) * tokens) for j in range(count)]
                 mixed = [b.attend(q[tokens - keep:]) for b, q in zip(branches, queries, strict=True)]
                 del queries
-                terms = kernels.finish(
+                terms = functions.finish(
                     mixed, [hidden] if keep == tokens else [hidden[s] for s in spans], layer, shape)
                 del mixed
         return list(sum_terms(terms).chunk(count))

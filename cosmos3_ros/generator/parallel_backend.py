@@ -3,7 +3,7 @@
 One device denoises with the instruction's text, the other with the empty one; in each step the second one's
 velocities come over and the sample goes back, 2.3 MB each way at the DROID policy's size. Each holds the
 whole generation tower. The chunk is that of sequential branches on one device, bit for bit where the devices
-compute alike, as two H200s do (``benchmarks/README.md``). On CUDA each step of a branch is a graph of its
+compute alike, as two H200s did (``benchmarks/README.md``). On CUDA each step of a branch is a graph of its
 own.
 """
 

@@ -20,24 +20,26 @@ functional = require('torch.nn.functional', 'model')
 
 
 def project(terms: Sequence[Any], layer: Layer, shape: TowerShape) -> tuple[Any, Any]:
-    """As :func:`generation_tower.project`."""
-    first, delta = terms[0], terms[1] if len(terms) > 1 else None
+    """As :func:`generation_tower.project`; two terms are summed over the first."""
+    states, delta = terms[0], terms[1] if len(terms) > 1 else None
     if layer.qkv_scale is None:
-        hidden, normed = row_kernels.add_norm(first, delta, layer.norm_in, shape.eps)
+        hidden, normed = row_kernels.add_norm(states, delta, layer.norm_in, shape.eps, in_place=True)
         return functional.linear(normed, layer.qkv), hidden
-    hidden, rows, scales = row_kernels.add_norm_quantise(first, delta, layer.norm_in, shape.eps)
+    hidden, rows, scales = row_kernels.add_norm_quantise(
+        states, delta, layer.norm_in, shape.eps, in_place=True)
     return multiply_rows(rows, scales, layer.qkv, layer.qkv_scale, hidden.dtype), hidden
 
 
 def finish_layer(mixed: list[Any], hidden: list[Any], layer: Layer, shape: TowerShape) -> tuple[Any, ...]:
-    """As :func:`generation_tower.finish_layer`, but in full precision the sum, written over ``hidden``."""
+    """As :func:`generation_tower.finish_layer`, in float8 as two terms; written over ``hidden``.
+
+    :param mixed: Emptied: its room is needed before the layer is through.
+    """
     states = stack(hidden)
     if layer.out_scale is not None:
         return _finish_float8(mixed, states, layer, shape)
-    first = 0
-    for part in mixed:
-        add_product(states[first:first + len(part)], part, layer.out)
-        first += len(part)
+    for rows in states.split([len(part) for part in mixed]):
+        add_product(rows, mixed.pop(0), layer.out)
     joined = functional.linear(row_kernels.add_norm(states, None, layer.norm_out, shape.eps)[1], layer.up)
     add_product(states, row_kernels.activate(joined, gated=shape.gated), layer.down)
     return (states,)
@@ -46,9 +48,11 @@ def finish_layer(mixed: list[Any], hidden: list[Any], layer: Layer, shape: Tower
 def _finish_float8(mixed: list[Any], states: Any, layer: Layer, shape: TowerShape) -> tuple[Any, Any]:
     # Gate and up side by side are the largest thing a request needs: what is not read any more goes before.
     kind = states.dtype
-    added = multiply_rows(*row_kernels.quantise(mixed), layer.out, layer.out_scale, kind)
-    states, rows, scales = row_kernels.add_norm_quantise(states, added, layer.norm_out, shape.eps)
-    del added
+    quantised = row_kernels.quantise(mixed)
+    mixed.clear()
+    added = multiply_rows(*quantised, layer.out, layer.out_scale, kind)
+    _, rows, scales = row_kernels.add_norm_quantise(states, added, layer.norm_out, shape.eps, in_place=True)
+    del quantised, added
     joined = multiply_rows(rows, scales, layer.up, layer.up_scale, kind)
     del rows
     activated = row_kernels.activate_quantise(joined, gated=shape.gated)
@@ -57,5 +61,10 @@ def _finish_float8(mixed: list[Any], states: Any, layer: Layer, shape: TowerShap
 
 
 def add_product(states: Any, factor: Any, weight: Any) -> None:
-    """Add ``factor @ weight.T`` to ``states`` in place, rounded once."""
+    """Add ``factor @ weight.T`` to ``states`` in place, rounded once.
+
+    :param states: (rows, outputs).
+    :param factor: (rows, inputs).
+    :param weight: (outputs, inputs).
+    """
     states.addmm_(factor, weight.t())

@@ -1,7 +1,7 @@
 """One CUDA kernel between a layer's first matrix and its attention: norm, rotation, and all keys and values.
 
-Compiled from its formula that is a reduction and a rotation each for queries and keys and three copies, and
-each goes over memory on its own; here a number is read once and written once. Arithmetic is in float32.
+Step by step that is a reduction and a rotation each for queries and keys and three copies, and each goes over
+memory on its own; here a number is read once and written once. Arithmetic is in float32.
 ``triton`` can also run it without a GPU (TRITON_INTERPRET=1), for tests.
 """
 

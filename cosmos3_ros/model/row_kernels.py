@@ -1,9 +1,10 @@
 """CUDA kernels for what stands between a layer's matrix products: one program per row, one pass over memory.
 
-Written by hand rather than compiled from their formulas: a compiler chooses by timing how a row is summed,
-and chunks would differ between two devices, or between two days. Here the order is fixed, a row stays in
-registers, and nothing is compiled for a new shape. Arithmetic is in float32. ``triton`` can also run them
-without a GPU (TRITON_INTERPRET=1), for tests.
+Written by hand rather than compiled from their formulas: a compiler chooses by timing how a row is summed, so
+chunks may differ between two devices, or two days. Here the order is fixed, and a row stays in
+registers. Arithmetic is in float32. What is not a number stays so: a chunk with it in must be refused, not
+clamped into something that looks right. ``triton`` can also run them without a GPU (TRITON_INTERPRET=1), for
+tests.
 """
 
 from typing import Any
@@ -27,7 +28,7 @@ ACTIVATION_BLOCK = 1024
 def _to_float8(value, largest, smallest):
     """Return one row scaled so that its largest magnitude becomes ``largest``, and the scale."""
     scale = tl.maximum(tl.max(tl.abs(value), axis=0), smallest) / largest
-    return tl.minimum(tl.maximum(value / scale, -largest), largest), scale
+    return tl.clamp(value / scale, -largest, largest, propagate_nan=tl.PropagateNan.ALL), scale
 
 
 @triton.jit
@@ -81,7 +82,7 @@ def _activate_rows(
         up = tl.load(joined + start + width + column, mask=inside, other=0.0).to(tl.float32)
         value = value / (1.0 + tl.exp(-value)) * up
     else:
-        value = tl.maximum(value, 0.0)
+        value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
         value *= value
     if QUANTISE:
         value, scale = _to_float8(value, largest, smallest)
@@ -89,41 +90,53 @@ def _activate_rows(
     tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=inside)
 
 
-def add_norm(x: Any, delta: Any, weight: Any, eps: float) -> tuple[Any, Any]:
+def add_norm(x: Any, delta: Any, weight: Any, eps: float, *, in_place: bool = False) -> tuple[Any, Any]:
     """Return ``x + delta`` and its norm times ``weight``, both (rows, width) as ``x``.
 
     :param x: (rows, width), contiguous.
     :param delta: Likewise, or None: the sum is then ``x`` itself.
+    :param weight: (width,).
+    :param in_place: Write the sum over ``x``.
+    :raises ValueError: A matrix has another form.
     """
-    total = x if delta is None else torch.empty_like(x)
+    total = x if delta is None or in_place else torch.empty_like(x)
     normed = torch.empty_like(x)
     _launch_norm(x, delta, weight, eps, total, normed, None)
     return total, normed
 
 
-def add_norm_quantise(x: Any, delta: Any, weight: Any, eps: float) -> tuple[Any, Any, Any]:
+def add_norm_quantise(
+    x: Any, delta: Any, weight: Any, eps: float, *, in_place: bool = False,
+) -> tuple[Any, Any, Any]:
     """As :func:`add_norm`, the norm as float8 (rows, width) and float32 scales (rows, 1)."""
-    total = x if delta is None else torch.empty_like(x)
+    total = x if delta is None or in_place else torch.empty_like(x)
     normed, scales = _float8_room(len(x), x.shape[1], x.device)
     _launch_norm(x, delta, weight, eps, total, normed, scales)
     return total, normed, scales
 
 
 def _launch_norm(x: Any, delta: Any, weight: Any, eps: float, total: Any, normed: Any, scales: Any) -> None:
+    width = x.shape[1]
+    _check('x', x, width)
+    _check('weight', weight, width)
+    if delta is not None:
+        _check('delta', delta, width, len(x))
     _norm_rows[(len(x),)](
-        x, x if delta is None else delta, weight, total, normed, x if scales is None else scales, x.shape[1],
+        x, x if delta is None else delta, weight, total, normed, x if scales is None else scales, width,
         eps, FP8_MAX, SMALLEST_AMAX, HAS_DELTA=delta is not None, QUANTISE=scales is not None,
-        BLOCK=_power(x.shape[1]), num_warps=8)
+        BLOCK=_power(width), num_warps=8)
 
 
 def quantise(parts: list[Any]) -> tuple[Any, Any]:
     """Return float8 (rows, width) and float32 scales (rows, 1) of matrices below one another.
 
     :param parts: Each (rows, width), contiguous.
+    :raises ValueError: A matrix has another form.
     """
     width, first = parts[0].shape[1], 0
     out, scales = _float8_room(sum(map(len, parts)), width, parts[0].device)
     for part in parts:
+        _check('part', part, width)
         rows = slice(first, first + len(part))
         _quantise_rows[(len(part),)](
             part, out[rows], scales[rows], width, FP8_MAX, SMALLEST_AMAX, BLOCK=_power(width), num_warps=8)
@@ -135,7 +148,9 @@ def activate(joined: Any, *, gated: bool = True) -> Any:
     """Return ``silu(gate) * up``, or without a gate ``relu(up) ** 2``, (rows, width).
 
     :param joined: (rows, 2 * width), gate and up side by side, or (rows, width); contiguous.
+    :raises ValueError: It is not contiguous.
     """
+    _check('joined', joined, joined.shape[-1])
     rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
     out = torch.empty((rows, width), dtype=joined.dtype, device=joined.device)
     block = min(ACTIVATION_BLOCK, _power(width))
@@ -147,12 +162,21 @@ def activate(joined: Any, *, gated: bool = True) -> Any:
 
 def activate_quantise(joined: Any, *, gated: bool = True) -> tuple[Any, Any]:
     """As :func:`activate`, as float8 (rows, width) and float32 scales (rows, 1)."""
+    _check('joined', joined, joined.shape[-1])
     rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
     out, scales = _float8_room(rows, width, joined.device)
     _activate_rows[(rows, 1)](
         joined, out, scales, width, FP8_MAX, SMALLEST_AMAX, GATED=gated, QUANTISE=True, BLOCK=_power(width),
         num_warps=16)
     return out, scales
+
+
+def _check(name: str, tensor: Any, width: int, rows: int | None = None) -> None:
+    """Refuse what a kernel would read wrongly; costs nothing where the work is replayed from a graph."""
+    if tensor.shape[-1] != width or not tensor.is_contiguous() or rows not in (None, len(tensor)):
+        wanted = f'({"rows" if rows is None else rows}, {width}) contiguous'
+        raise ValueError(
+            f'{name}: {tuple(tensor.shape)} with strides {tensor.stride()} arrived, {wanted} is needed')
 
 
 def _float8_room(rows: int, width: int, device: Any) -> tuple[Any, Any]:

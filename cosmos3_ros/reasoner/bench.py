@@ -18,6 +18,7 @@ from .bench_parity import SHAPES, context_difference, count_matches
 from .bench_timing import (
     NANO,
     NANO_VISION,
+    PAUSE_S,
     Timing,
     compiled_decoders,
     median_ms,
@@ -84,6 +85,7 @@ def run_bench(
     return {
         'checkpoint': checkpoint, 'device': _device_name(device), 'torch': torch.__version__,
         'prompt_tokens': int(prompt.input_ids.shape[1]), 'repeats': repeats,
+        'pause_s': 0.0 if place.type == 'cpu' else PAUSE_S,
         'rows': {name: _rounded(row) for name, row in rows.items()},
         'prepare_ms': round(prepare_ms, 2),
         'floors': {

@@ -40,8 +40,8 @@ class Timing:
     """Medians in milliseconds, peak memory in GB (10^9 bytes; 0 on a CPU).
 
     :param ttft_ms: From a prompt whose patches lie on the device to its first token on the device,
-        :data:`PAUSE_S` after the one before; all but ``decode_ms`` and the next likewise.
-    :param back_to_back_ttft_ms: The same without pauses.
+        :data:`PAUSE_S` after the one before; ``vision_ms``, ``prefill_ms`` and ``report_ms`` likewise.
+    :param back_to_back_ttft_ms: The same without pauses; on a CPU there are none.
     :param vision_ms: Its share in the vision tower; ``prefill_ms`` the language model's.
     :param decode_ms: Per further token.
     :param report_ms: A report of :data:`REPORT_TOKENS` tokens, each seen by the host (of transformers:
@@ -164,7 +164,7 @@ def time_reference(model: Any, prompt: VideoPrompt, repeats: int, tokens: int = 
     forward = median_ms(
         lambda: model(**inputs, use_cache=True, logits_to_keep=1), repeats, device, pause_s=PAUSE_S)
     ttft = median_ms(lambda: generate(1), repeats, device, pause_s=PAUSE_S)
-    busy = median_ms(lambda: generate(1), repeats, device)
+    busy = ttft if device.type == 'cpu' else median_ms(lambda: generate(1), repeats, device)
     more = median_ms(lambda: generate(1 + tokens), max(3, repeats // tokens), device, warm=1)
     decode = (more - busy) / tokens
     report = ttft + (REPORT_TOKENS - 1) * decode
@@ -177,7 +177,8 @@ def time_compiled(decoder: StaticDecoder, given: DecoderInput, repeats: int, dev
     cache = decoder.begin(given, REPORT_TOKENS)
     vision = decoder.see(given)
     ttft = median_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device, pause_s=PAUSE_S)
-    busy = median_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device)
+    busy = ttft if device.type == 'cpu' else median_ms(
+        lambda: decoder.begin(given, REPORT_TOKENS), repeats, device)
     see = median_ms(lambda: decoder.see(given), repeats, device, pause_s=PAUSE_S)
     read = median_ms(
         lambda: decoder.read(given, vision, cache, REPORT_TOKENS), repeats, device, pause_s=PAUSE_S)

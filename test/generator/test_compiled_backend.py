@@ -17,7 +17,7 @@ from cosmos3_ros.generator.policy import PolicyError
 from cosmos3_ros.generator.prefix import Prefix, pull_per_step
 from cosmos3_ros.generator.sampler import schedule
 from cosmos3_ros.model.generation_tower import GenerationTower
-from cosmos3_ros.model.layer_kernels import Kernels
+from cosmos3_ros.model.layer_functions import LayerFunctions
 from cosmos3_ros.model.layer_math import multiply, quantise_rows
 from cosmos3_ros.model.patches import from_patches, to_patches
 from cosmos3_ros.model.random_weights import random_state
@@ -91,7 +91,7 @@ def test_velocities_agree(models, name):
     context = UnderstandingTower(ModuleWeights(model), 'cpu', torch.float32, 'w').contexts([ids])
     tower = GenerationTower(ModuleWeights(model), 'cpu', torch.float32, 8, 8)
     loop = CompiledLoop(
-        tower, Kernels.of(tower.device), context, latent_shape, plan, Guidance(1.0), batched=True)
+        tower, LayerFunctions.of(tower.device), context, latent_shape, plan, Guidance(1.0), batched=True)
     torch.manual_seed(1)
     vision, action = torch.randn(1, 48, *latent_shape), torch.zeros(33, 64)
     action[:, :8] = torch.randn(33, 8)

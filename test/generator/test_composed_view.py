@@ -92,6 +92,19 @@ def test_small_views_are_byte_identical(seed, sizes, view):
     assert (compose_view(images, View.of(*view)) == slow_view(images, *view)).all()
 
 
+@pytest.mark.parametrize('size', [(2, 2), (2, 6), (8, 4), (360, 640)])
+def test_halving_is_the_mean_of_four_rounded_down(size):
+    random = np.random.default_rng(1)
+    image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    image[:2, :2] = 255
+    want = image.reshape(size[0] // 2, 2, size[1] // 2, 2, 3).astype(int).sum((1, 3)) // 4
+    wider = np.zeros((size[0], size[1] + 3, 3), np.uint8)
+    wider[:, :-3] = image
+    for arrived in (image, wider[:, :-3], np.asfortranarray(image)):
+        half = halve(arrived)
+        assert half.dtype == np.uint8 and half.flags.c_contiguous and (half == want).all()
+
+
 def test_the_full_view_of_droid_cameras_is_byte_identical():
     # 360 x 640 as the cameras of the DROID data set give it: no scaling, so the slow way is bearable.
     images = pictures(0, [(360, 640)] * 3)

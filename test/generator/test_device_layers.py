@@ -1,15 +1,12 @@
 """The loop with a GPU's layers gives the reference's rows: on a GPU, else in Triton's interpreter."""
 
-import os
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='the extra model is not installed')
 GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ['TRITON_INTERPRET'] = '1'  # read when a kernel is declared
-pytest.importorskip('triton', reason='triton comes with torch for CUDA and is not needed elsewhere')
+pytest.importorskip('triton', reason='triton comes with torch for CUDA, and with the extra dev')
 
 from test_compiled_backend import build, request, texts  # noqa: E402
 
@@ -17,7 +14,7 @@ from cosmos3_ros.generator.compiled_backend import CompiledBackend  # noqa: E402
 from cosmos3_ros.generator.diffusers_backend import DiffusersBackend  # noqa: E402
 from cosmos3_ros.generator.guidance import Guidance  # noqa: E402
 from cosmos3_ros.generator.sampler import schedule  # noqa: E402
-from cosmos3_ros.model.layer_kernels import Kernels  # noqa: E402
+from cosmos3_ros.model.layer_functions import LayerFunctions  # noqa: E402
 from cosmos3_ros.model.weight_source import ModuleWeights  # noqa: E402
 
 
@@ -27,7 +24,7 @@ def test_rows_with_a_gpus_layers_are_the_references(name, batched):
     want = DiffusersBackend(model, plan, guidance).denoise(*texts(name), request(name))[:, :8]
     backend = CompiledBackend(
         ModuleWeights(model), 'cuda' if GPU else 'cpu', torch.float32, 'w', plan, guidance, batched=batched)
-    backend._kernels = Kernels.of(torch.device('cuda'))
+    backend._functions = LayerFunctions.of(torch.device('cuda'))
     loop = backend.prepare(*texts(name), request(name))
     for _ in range(2 if GPU else 1):
         with torch.no_grad():

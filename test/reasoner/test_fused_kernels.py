@@ -1,14 +1,11 @@
 """The GPU's fused steps against the plain ones: on a GPU if there is one, else in Triton's interpreter."""
 
-import os
 
 import pytest
 
 torch = pytest.importorskip('torch', reason='the extra model is not installed')
 GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ['TRITON_INTERPRET'] = '1'  # read when a kernel is declared
-pytest.importorskip('triton', reason='triton comes with torch for CUDA and is not needed elsewhere')
+pytest.importorskip('triton', reason='triton comes with torch for CUDA, and with the extra dev')
 
 from cosmos3_ros.model.layer_math import quantise_rows  # noqa: E402
 from cosmos3_ros.reasoner import fused_kernels  # noqa: E402

@@ -8,7 +8,7 @@ from .generation_tower import finish_layer, place_heads, project
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kernels:
+class LayerFunctions:
     """A layer up to its first matrix, from there to its attention, and after it."""
 
     project: Callable[..., Any]
@@ -16,7 +16,7 @@ class Kernels:
     finish: Callable[..., Any]
 
     @classmethod
-    def of(cls, device: Any) -> 'Kernels':
+    def of(cls, device: Any) -> 'LayerFunctions':
         """Return functions for a device: with kernels of their own on CUDA, plain elsewhere."""
         if device.type != 'cuda':
             return cls(project, place_heads, finish_layer)
