@@ -136,11 +136,11 @@ def test_a_layer_is_that_of_the_formulas(kind, branches):
         assert got.data_ptr() == hidden[0].data_ptr()  # no room of its own
 
 
-@pytest.mark.skipif(not GPU, reason='a product of float8 rows with a scale each needs an NVIDIA GPU')
-def test_a_float8_layer_on_a_gpu_is_that_of_the_formulas():
+def test_a_float8_layer_is_that_of_the_formulas():
     # The formulas round to bfloat16 before they quantise, the kernels do not: some numbers become a
-    # neighbouring float8. That is less than quantising itself costs (a float8 is up to 1/16 off).
-    bound = 0.025
+    # neighbouring float8. That is less than quantising itself costs (a float8 is up to 1/16 off). The
+    # interpreter loses carries, too.
+    bound = 0.025 if GPU else 0.1
     shape, width, inner, tokens = shape_of('silu'), 256, 512, 64
     norms = [1.0 + 0.1 * draw(width) for _ in range(4)]
     quantised = []
