@@ -1,6 +1,8 @@
 """Fixtures for every test: a private ROS graph, processes that are ended, nothing left in /dev/shm."""
 
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 import os
 from pathlib import Path
 import signal
@@ -24,8 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault('ROS_DISTRO', 'kilted')
     os.environ.update(child_environment(os.environ, choose_domain({})))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    if not Path('/dev/nvidiactl').exists():
-        # Triton's kernels are interpreted. It reads this when it is imported, and torch may do so first.
+    # Without the extra model nothing needs Triton.
+    if find_spec('torch') is not None and not import_module('torch').cuda.is_available():
+        # Triton's kernels are interpreted. It reads this when it is imported, and torch may do so later on.
         os.environ['TRITON_INTERPRET'] = '1'
 
 

@@ -51,8 +51,9 @@ def _finish_float8(mixed: list[Any], states: Any, layer: Layer, shape: TowerShap
     quantised = row_kernels.quantise(mixed)
     mixed.clear()
     added = multiply_rows(*quantised, layer.out, layer.out_scale, kind)
+    del quantised
     _, rows, scales = row_kernels.add_norm_quantise(states, added, layer.norm_out, shape.eps, in_place=True)
-    del quantised, added
+    del added
     joined = multiply_rows(rows, scales, layer.up, layer.up_scale, kind)
     del rows
     activated = row_kernels.activate_quantise(joined, gated=shape.gated)

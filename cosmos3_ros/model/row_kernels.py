@@ -118,13 +118,14 @@ def add_norm_quantise(
 def _launch_norm(x: Any, delta: Any, weight: Any, eps: float, total: Any, normed: Any, scales: Any) -> None:
     width = x.shape[1]
     _check('x', x, width)
-    _check('weight', weight, width)
+    if weight.shape != (width,) or not weight.is_contiguous():
+        raise ValueError(f'weight: {tuple(weight.shape)} arrived, ({width},) contiguous is needed')
     if delta is not None:
         _check('delta', delta, width, len(x))
     _norm_rows[(len(x),)](
         x, x if delta is None else delta, weight, total, normed, x if scales is None else scales, width,
         eps, FP8_MAX, SMALLEST_AMAX, HAS_DELTA=delta is not None, QUANTISE=scales is not None,
-        BLOCK=_power(width), num_warps=8)
+        BLOCK=_power(width), num_warps=_warps(width))
 
 
 def quantise(parts: list[Any]) -> tuple[Any, Any]:
@@ -150,7 +151,7 @@ def activate(joined: Any, *, gated: bool = True) -> Any:
     :param joined: (rows, 2 * width), gate and up side by side, or (rows, width); contiguous.
     :raises ValueError: It is not contiguous.
     """
-    _check('joined', joined, joined.shape[-1])
+    _check('joined', joined, joined.shape[-1] // 2 * 2 if gated else joined.shape[-1])
     rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
     out = torch.empty((rows, width), dtype=joined.dtype, device=joined.device)
     block = min(ACTIVATION_BLOCK, _power(width))
@@ -162,7 +163,7 @@ def activate(joined: Any, *, gated: bool = True) -> Any:
 
 def activate_quantise(joined: Any, *, gated: bool = True) -> tuple[Any, Any]:
     """As :func:`activate`, as float8 (rows, width) and float32 scales (rows, 1)."""
-    _check('joined', joined, joined.shape[-1])
+    _check('joined', joined, joined.shape[-1] // 2 * 2 if gated else joined.shape[-1])
     rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
     out, scales = _float8_room(rows, width, joined.device)
     _activate_rows[(rows, 1)](
@@ -182,6 +183,15 @@ def _check(name: str, tensor: Any, width: int, rows: int | None = None) -> None:
 def _float8_room(rows: int, width: int, device: Any) -> tuple[Any, Any]:
     return (torch.empty((rows, width), dtype=torch.float8_e4m3fn, device=device),
             torch.empty((rows, 1), dtype=torch.float32, device=device))
+
+
+def _warps(width: int) -> int:
+    """Return how many warps share a row: none twice.
+
+    Several warps would read the same numbers of a narrow row, and only one of them would write: over numbers,
+    with the sum in place, that another one is still going to read.
+    """
+    return min(8, max(1, _power(width) // 32))
 
 
 def _power(number: int) -> int:

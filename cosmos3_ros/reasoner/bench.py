@@ -29,6 +29,7 @@ from .bench_timing import (
     time_reference,
 )
 from .compiled_backend import decoder_input
+from .device_graph import inference_on
 from .model_loading import load_model
 from .questions import PromptBook
 from .video_prompt import VideoPrompt, VideoSettings, build_prompt, patch_clip
@@ -60,7 +61,7 @@ def run_bench(
         'exterior_1', np.random.RandomState(0).randint(0, 255, (FRAMES, HEIGHT, WIDTH, 3)).astype(np.uint8),
         np.arange(FRAMES, dtype=np.int64) * 250_000_000)
     begin_s = time.perf_counter()
-    with torch.inference_mode():
+    with inference_on(torch.device(device)):
         model, prompt, settings = _subject(checkpoint, device, clip)
         place = model.device
         logger.info('model ready after %.0f s', time.perf_counter() - begin_s)
@@ -79,7 +80,7 @@ def run_bench(
         bandwidth, rate = _ceilings(place)
         work = _operations(model, prompt)
         del model, eight, eight_pruned, given
-    compared = {name: count_matches(name, device, prompts, tokens) for name in SHAPES}
+        compared = {name: count_matches(name, device, prompts, tokens) for name in SHAPES}
     difference = _context_difference(checkpoint)
     own, reference = rows['compiled'], rows['transformers']
     return {

@@ -13,6 +13,7 @@ from ..resources import MissingDependencyError, require
 from .answer_watch import AnswerWatch
 from .backend import BackendError
 from .decoder_state import DecoderInput
+from .device_graph import inference_on
 from .language_weights import LanguageWeights, take_weights
 from .local_backend import LocalBackend
 from .plain_math import PlainMath
@@ -89,7 +90,7 @@ class CompiledBackend(LocalBackend):
             if not self._decoder.records:
                 return
             try:
-                with require('torch', 'model').inference_mode():
+                with inference_on(self._device):
                     prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
                     given = decoder_input(self._model, prompt)
                     for words in (0, PROMPT_STEP):

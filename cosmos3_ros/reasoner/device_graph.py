@@ -1,12 +1,24 @@
 """Work recorded once and replayed: a CUDA graph whose inputs and outputs stay where they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ..resources import require
 
 REHEARSALS = 2
 """Runs before the recording: the first compiles kernels and makes the libraries' workspaces."""
+
+
+@contextmanager
+def inference_on(device: Any) -> Iterator[None]:
+    """Compute without gradients, on CUDA with ``device`` as the current one of this thread.
+
+    Triton's kernels, graphs and events go to the current device, whatever their tensors lie on.
+    """
+    torch = require('torch', 'model')
+    with torch.inference_mode(), torch.cuda.device(device) if device.type == 'cuda' else nullcontext():
+        yield
 
 
 class DeviceGraph:

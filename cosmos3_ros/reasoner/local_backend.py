@@ -19,6 +19,7 @@ from ..resources import require
 from .answer_watch import AnswerWatch
 from .backend import Answer, BackendError
 from .deadline import Deadline
+from .device_graph import inference_on
 from .efficient_video_sampling import check_rate
 from .model_loading import OMNI, load_model
 from .questions import Question
@@ -145,16 +146,15 @@ class LocalBackend(ABC):
         """
         if not clips:
             raise BackendError('clips: none arrived, at least one is needed')
-        torch = require('torch', 'model')
         lane = 0 if question.answer == 'scene' else 1
         with self._lanes[lane], self._turns:
             self._check_open()
             try:
                 begin_s = self._clock_s()
-                prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
-                prepared_s = self._clock_s()
-                watch = AnswerWatch(self._tokenizer, question, self._ends, self._clock_s, deadline)
-                with torch.inference_mode():
+                with inference_on(self._device):
+                    prompt = build_prompt(self._tokenizer, clips, question, self._settings, self._device)
+                    prepared_s = self._clock_s()
+                    watch = AnswerWatch(self._tokenizer, question, self._ends, self._clock_s, deadline)
                     prompt_tokens = self._write(prompt, question, watch, lane)
                 end_s = self._clock_s()
             except BackendError:

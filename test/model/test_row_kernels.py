@@ -31,7 +31,7 @@ def near(ours, theirs):
 def near_float8(ours, theirs):
     """Another last bit before rounding may give the neighbouring float8, rarely.
 
-    Triton's interpreter (3.6) loses the carry where rounding reaches the next power of two: there, few are
+    Triton's interpreter loses the carry where rounding reaches the next power of two: there, few are
     further off.
     """
     (values, scales), (want, want_scales) = ours, theirs
@@ -107,7 +107,9 @@ def test_what_is_not_a_number_is_not_clamped_away(kind):
     (lambda x: row_kernels.add_norm(x, x[:2], x[0], 1e-6), r'delta: \(2, 64\) .*, \(4, 64\) contiguous is'),
     (lambda x: row_kernels.add_norm_quantise(x, None, x[0, :5], 1e-6), r'weight: \(5,\)'),
     (lambda x: row_kernels.quantise([x, x[:, :32].contiguous()]), r'part: \(4, 32\) .*\(rows, 64\) contig'),
+    (lambda x: row_kernels.add_norm(x, None, x[:1], 1e-6), r'weight: \(1, 64\) arrived, \(64,\) contig'),
     (lambda x: row_kernels.activate(x[:, ::2]), 'joined: '),
+    (lambda x: row_kernels.activate(x[:, :63].contiguous()), r'joined: \(4, 63\) .*\(rows, 62\)'),
     (lambda x: row_kernels.activate_quantise(x[:, 1:]), 'joined: ')])
 def test_matrices_of_another_form_are_refused(work, message):
     with pytest.raises(ValueError, match=message):
