@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('torch', reason='the extra model is not installed')
 
 from cosmos3_ros.reasoner import bench, bench_timing
-from cosmos3_ros.reasoner.device_graph import inference_on  # noqa: E402
+from cosmos3_ros.reasoner.device_graph import inference_on
 
 
 class Clock:
