@@ -99,33 +99,34 @@ def add_norm(x: Any, delta: Any, weight: Any, eps: float, *, in_place: bool = Fa
     :param in_place: Write the sum over ``x``.
     :raises ValueError: A matrix has another form.
     """
-    total = x if delta is None or in_place else torch.empty_like(x)
     normed = torch.empty_like(x)
-    _launch_norm(x, delta, weight, eps, total, normed, None)
-    return total, normed
+    return _launch_norm(x, delta, weight, eps, in_place, normed, None), normed
 
 
 def add_norm_quantise(
     x: Any, delta: Any, weight: Any, eps: float, *, in_place: bool = False,
 ) -> tuple[Any, Any, Any]:
     """As :func:`add_norm`, the norm as float8 (rows, width) and float32 scales (rows, 1)."""
-    total = x if delta is None or in_place else torch.empty_like(x)
     normed, scales = _float8_room(len(x), x.shape[1], x.device)
-    _launch_norm(x, delta, weight, eps, total, normed, scales)
-    return total, normed, scales
+    return _launch_norm(x, delta, weight, eps, in_place, normed, scales), normed, scales
 
 
-def _launch_norm(x: Any, delta: Any, weight: Any, eps: float, total: Any, normed: Any, scales: Any) -> None:
+def _launch_norm(
+    x: Any, delta: Any, weight: Any, eps: float, in_place: bool, normed: Any, scales: Any,
+) -> Any:
+    """Fill ``normed``, and ``scales`` unless it is None; return the sum."""
     width = x.shape[1]
     _check('x', x, width)
     if weight.shape != (width,) or not weight.is_contiguous():
         raise ValueError(f'weight: {tuple(weight.shape)} arrived, ({width},) contiguous is needed')
     if delta is not None:
         _check('delta', delta, width, len(x))
+    total = x if delta is None or in_place else torch.empty_like(x)
     _norm_rows[(len(x),)](
         x, x if delta is None else delta, weight, total, normed, x if scales is None else scales, width,
         eps, FP8_MAX, SMALLEST_AMAX, HAS_DELTA=delta is not None, QUANTISE=scales is not None,
-        BLOCK=_power(width), num_warps=_warps(width))
+        BLOCK=triton.next_power_of_2(width), num_warps=_warps(width))
+    return total
 
 
 def quantise(parts: list[Any]) -> tuple[Any, Any]:
@@ -140,7 +141,8 @@ def quantise(parts: list[Any]) -> tuple[Any, Any]:
         _check('part', part, width)
         rows = slice(first, first + len(part))
         _quantise_rows[(len(part),)](
-            part, out[rows], scales[rows], width, FP8_MAX, SMALLEST_AMAX, BLOCK=_power(width), num_warps=8)
+            part, out[rows], scales[rows], width, FP8_MAX, SMALLEST_AMAX, BLOCK=triton.next_power_of_2(width),
+            num_warps=8)
         first += len(part)
     return out, scales
 
@@ -151,10 +153,9 @@ def activate(joined: Any, *, gated: bool = True) -> Any:
     :param joined: (rows, 2 * width), gate and up side by side, or (rows, width); contiguous.
     :raises ValueError: It is not contiguous.
     """
-    _check('joined', joined, joined.shape[-1] // 2 * 2 if gated else joined.shape[-1])
-    rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
+    rows, width = _activation_size(joined, gated=gated)
     out = torch.empty((rows, width), dtype=joined.dtype, device=joined.device)
-    block = min(ACTIVATION_BLOCK, _power(width))
+    block = min(ACTIVATION_BLOCK, triton.next_power_of_2(width))
     _activate_rows[(rows, -(-width // block))](
         joined, out, joined, width, FP8_MAX, SMALLEST_AMAX, GATED=gated, QUANTISE=False, BLOCK=block,
         num_warps=4)
@@ -163,13 +164,20 @@ def activate(joined: Any, *, gated: bool = True) -> Any:
 
 def activate_quantise(joined: Any, *, gated: bool = True) -> tuple[Any, Any]:
     """As :func:`activate`, as float8 (rows, width) and float32 scales (rows, 1)."""
-    _check('joined', joined, joined.shape[-1] // 2 * 2 if gated else joined.shape[-1])
-    rows, width = joined.shape[0], joined.shape[1] // (2 if gated else 1)
+    rows, width = _activation_size(joined, gated=gated)
     out, scales = _float8_room(rows, width, joined.device)
     _activate_rows[(rows, 1)](
-        joined, out, scales, width, FP8_MAX, SMALLEST_AMAX, GATED=gated, QUANTISE=True, BLOCK=_power(width),
-        num_warps=16)
+        joined, out, scales, width, FP8_MAX, SMALLEST_AMAX, GATED=gated, QUANTISE=True,
+        BLOCK=triton.next_power_of_2(width), num_warps=16)
     return out, scales
+
+
+def _activation_size(joined: Any, *, gated: bool) -> tuple[int, int]:
+    """Return rows and columns of what :func:`activate` makes of ``joined``."""
+    parts = 2 if gated else 1
+    width = joined.shape[-1] // parts
+    _check('joined', joined, parts * width)
+    return len(joined), width
 
 
 def _check(name: str, tensor: Any, width: int, rows: int | None = None) -> None:
@@ -191,9 +199,4 @@ def _warps(width: int) -> int:
     Several warps would read the same numbers of a narrow row, and only one of them would write: over numbers,
     with the sum in place, that another one is still going to read.
     """
-    return min(8, max(1, _power(width) // 32))
-
-
-def _power(number: int) -> int:
-    """Return the power of two that is not below ``number``."""
-    return 1 << (number - 1).bit_length()
+    return min(8, max(1, int(triton.next_power_of_2(width)) // 32))

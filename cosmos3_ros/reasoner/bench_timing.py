@@ -146,6 +146,12 @@ def median_ms(
     return statistics.median(times)
 
 
+def first_token_ms(work: Callable[[], Any], repeats: int, device: Any) -> tuple[float, float]:
+    """Return the median times of a first token: after pauses, and back to back."""
+    paced = median_ms(work, repeats, device, pause_s=PAUSE_S)
+    return paced, paced if device.type == 'cpu' else median_ms(work, repeats, device)
+
+
 def time_reference(model: Any, prompt: VideoPrompt, repeats: int, tokens: int = 8) -> Timing:
     """Time ``transformers.generate``, greedy: one token for the first, several for the others.
 
@@ -163,8 +169,7 @@ def time_reference(model: Any, prompt: VideoPrompt, repeats: int, tokens: int = 
         lambda: model.model.get_image_features(**features), repeats, device, pause_s=PAUSE_S)
     forward = median_ms(
         lambda: model(**inputs, use_cache=True, logits_to_keep=1), repeats, device, pause_s=PAUSE_S)
-    ttft = median_ms(lambda: generate(1), repeats, device, pause_s=PAUSE_S)
-    busy = ttft if device.type == 'cpu' else median_ms(lambda: generate(1), repeats, device)
+    ttft, busy = first_token_ms(lambda: generate(1), repeats, device)
     more = median_ms(lambda: generate(1 + tokens), max(3, repeats // tokens), device, warm=1)
     decode = (more - busy) / tokens
     report = ttft + (REPORT_TOKENS - 1) * decode
@@ -176,9 +181,7 @@ def time_compiled(decoder: StaticDecoder, given: DecoderInput, repeats: int, dev
     reset_peak(device)
     cache = decoder.begin(given, REPORT_TOKENS)
     vision = decoder.see(given)
-    ttft = median_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device, pause_s=PAUSE_S)
-    busy = ttft if device.type == 'cpu' else median_ms(
-        lambda: decoder.begin(given, REPORT_TOKENS), repeats, device)
+    ttft, busy = first_token_ms(lambda: decoder.begin(given, REPORT_TOKENS), repeats, device)
     see = median_ms(lambda: decoder.see(given), repeats, device, pause_s=PAUSE_S)
     read = median_ms(
         lambda: decoder.read(given, vision, cache, REPORT_TOKENS), repeats, device, pause_s=PAUSE_S)

@@ -7,7 +7,7 @@ of queries and keys, rotary positions, SwiGLU.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..model.layer_math import quantise_rows
+from ..model.layer_math import multiply_rows, quantise_rows
 from ..resources import require
 from .language_weights import LanguageWeights, Layer, Matrix
 
@@ -70,9 +70,7 @@ class PlainMath:
             return torch.nn.functional.linear(x, matrix.weight)
         values, scale = self.quantise(x)
         if x.device.type == 'cuda':
-            return torch._scaled_mm(
-                values, matrix.weight.t(), scale_a=scale, scale_b=matrix.scale[None],
-                out_dtype=x.dtype, use_fast_accum=True)
+            return multiply_rows(values, scale, matrix.weight, matrix.scale[None], x.dtype)
         product = torch.nn.functional.linear(values.float(), matrix.weight.float())
         return (product * scale * matrix.scale).to(x.dtype)
 

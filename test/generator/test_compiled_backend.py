@@ -73,9 +73,9 @@ def request(name, seed=3, prefix=None):
         torch.randn(1, 48, 1, height, width, generator=generator), state, frames, 64, seed, prefix)
 
 
-def compiled(model, plan=None, guidance=None, **options):
+def compiled(model, plan=None, guidance=None, device='cpu', dtype=torch.float32, **options):
     return CompiledBackend(
-        ModuleWeights(model), 'cpu', torch.float32, 'w', plan or schedule(4, 5.0),
+        ModuleWeights(model), device, dtype, 'w', plan or schedule(4, 5.0),
         guidance or Guidance(3.0), **options)
 
 

@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from test_compiled_backend import SHAPES, build, prefix, request, texts
+from test_compiled_backend import SHAPES, build, compiled, prefix, request, texts
 import torch
 
 from cosmos3_ros.generator.action_layout import ActionLayout
-from cosmos3_ros.generator.compiled_backend import CompiledBackend
 from cosmos3_ros.generator.denoise import Request
 from cosmos3_ros.generator.guidance import Guidance
 from cosmos3_ros.generator.sampler import schedule
-from cosmos3_ros.model.weight_source import ModuleWeights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='this needs an NVIDIA GPU')
 
@@ -22,17 +20,12 @@ def models():
     return {name: build(name) for name in SHAPES}
 
 
-def backend(model, device, dtype=torch.float32, plan=None, guidance=None, **options):
-    return CompiledBackend(ModuleWeights(model), device, dtype, 'w', plan or schedule(4, 5.0),
-                           guidance or Guidance(3.0), **options)
-
-
 @pytest.mark.parametrize('name', SHAPES)
 @pytest.mark.parametrize('batched', [True, False])
 def test_rows_are_those_of_the_cpu(models, name, batched):
     for asked in (request(name), request(name, 4, prefix())):
-        want = backend(models[name], 'cpu').denoise(*texts(name), asked)
-        device = backend(models[name], 'cuda', batched=batched)
+        want = compiled(models[name]).denoise(*texts(name), asked)
+        device = compiled(models[name], device='cuda', batched=batched)
         got = device.denoise(*texts(name), asked)
         assert np.abs(got - want).max() <= NEAR and np.abs(got[1:]).max() > 0.1
         assert device.denoise(*texts(name), asked).tobytes() == got.tobytes()
@@ -50,7 +43,7 @@ def test_dynamics_are_those_of_the_cpu(models, guidance):
     nothing = np.zeros((0, 10), np.float32)
     made = {}
     for device in ('cpu', 'cuda'):
-        of = backend(models['micro'], device, plan=schedule(2, 10.0), guidance=guidance, layout=forward)
+        of = compiled(models['micro'], schedule(2, 10.0), guidance, device, layout=forward)
         made[device] = (
             of.imagine((1, 2), (3,), Request(latent, moves, frames, 64, 0, layout=forward)).cpu().numpy(),
             of.denoise((1, 2), (3,), Request(film, nothing, frames, 64, 0, layout=inverse)))
@@ -61,8 +54,8 @@ def test_dynamics_are_those_of_the_cpu(models, guidance):
 @pytest.mark.parametrize('name', ['micro', 'wide', 'edge'])
 @pytest.mark.parametrize('batched', [True, False])
 def test_float8_drifts_little_and_repeats_itself(models, name, batched):
-    want = backend(models[name], 'cpu').denoise(*texts(name), request(name))
-    device = backend(models[name], 'cuda', torch.bfloat16, float8=True, batched=batched)
+    want = compiled(models[name]).denoise(*texts(name), request(name))
+    device = compiled(models[name], device='cuda', dtype=torch.bfloat16, float8=True, batched=batched)
     got = device.denoise(*texts(name), request(name))
     assert device.denoise(*texts(name), request(name)).tobytes() == got.tobytes()
     assert 1e-4 < np.abs(got - want).mean() < 0.2 * np.abs(want).mean()

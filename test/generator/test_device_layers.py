@@ -1,6 +1,5 @@
 """The loop with a GPU's layers gives the reference's rows: on a GPU, else in Triton's interpreter."""
 
-
 import numpy as np
 import pytest
 

@@ -269,14 +269,18 @@ def test_in_simulation_each_episode_is_followed_once_and_never_over_a_person(gra
     assert bench.instruct('wave').accepted
     is_said('wave')
     announce_in_vain('push the red cube', 4)
+    assert bench.node.instruction == 'wave'
     assert bench.instruct('').accepted
     announce('push the red cube', 4)  # what was passed over while a person's was on stays away
     announce(' push the white cube ', 5)
     is_said('push the white cube')
     assert bench.instruct('push the white cube').accepted
-    is_said('push the white cube')  # a person asked for the same
+    is_said('push the white cube')
     announce_in_vain('push the red cube', 6)
-    assert [m.data for m in bench.announced if m.data] == said
+    assert bench.node.instruction == 'push the white cube', 'a person asked for the same'
+    assert [m.data for m in bench.announced if m.data] == [
+        'push the blue cube', 'push the green cube', 'push the yellow cube', 'wave', *(
+            ['push the white cube'] * 2)]
 
 
 def test_without_being_told_to_the_simulation_is_not_listened_to(graph):

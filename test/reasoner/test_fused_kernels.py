@@ -1,6 +1,5 @@
 """The GPU's fused steps against the plain ones: on a GPU if there is one, else in Triton's interpreter."""
 
-
 import pytest
 
 torch = pytest.importorskip('torch', reason='the extra model is not installed')
