@@ -107,7 +107,10 @@ def fit_with_black(image: NDArray[np.uint8], height: int, width: int) -> NDArray
     pillow = require('PIL.Image', 'model')
     ratio = max(columns / width, rows / height)
     fitted = (max(1, int(rows / ratio)), max(1, int(columns / ratio)))
-    scaled = pillow.fromarray(image).resize((fitted[1], fitted[0]), resample=pillow.Resampling.BILINEAR)
+    # Columns first, then rows, each rounded: in one call Pillow 13 chooses the order by the size.
+    scaled = pillow.fromarray(image)
+    for size in ((fitted[1], rows), (fitted[1], fitted[0])):
+        scaled = scaled.resize(size, resample=pillow.Resampling.BILINEAR)
     top, left = (height - fitted[0]) // 2, (width - fitted[1]) // 2
     canvas = np.zeros((height, width, 3), np.uint8)
     canvas[top:top + fitted[0], left:left + fitted[1]] = np.asarray(scaled)
